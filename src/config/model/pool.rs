@@ -1,0 +1,125 @@
+//! `[pools.X]`: the endpoints' side of every setting.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::base::address::Address;
+use crate::base::units::Weight;
+use crate::config::model::Name;
+
+/// A named set of endpoints with one balancer and one policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// X.
+    pub name: Name,
+    /// How an endpoint is picked.
+    pub balance: Balance,
+    /// Never empty; at least one is no backup.
+    pub endpoints: Vec<EndpointSpec>,
+    /// Active check; without one, only a worker's own suspicion takes an endpoint out.
+    pub health: Option<HealthCheck>,
+    /// How long an endpoint may take for what.
+    pub timeouts: PoolTimeouts,
+    /// TLS to the endpoints; cleartext without.
+    pub tls: Option<PoolTls>,
+    /// Requests at the same time, per endpoint, over all workers.
+    pub max_requests: Option<NonZeroU32>,
+    /// Idle connections kept, per endpoint and worker.
+    pub max_idle: usize,
+}
+
+/// One endpoint of a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSpec {
+    /// Where it listens.
+    pub address: Address,
+    /// Its share of the pool's traffic.
+    pub weight: Weight,
+    /// Used only while no other is usable.
+    pub backup: bool,
+}
+
+/// How an endpoint is picked among the usable ones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Balance {
+    /// Two by weight at random, the less loaded wins. The default.
+    PowerOfTwo,
+    /// In turn, smoothly by weight.
+    RoundRobin,
+    /// The one with the fewest requests in flight per weight.
+    LeastRequests,
+    /// By weight at random.
+    Random,
+    /// The same endpoint for the same key, as long as it is usable.
+    Hash(HashKey),
+}
+
+/// What `balance = { hash = … }` hashes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HashKey {
+    /// The client's address, after `trusted_proxies`.
+    ClientIp,
+}
+
+/// `health.*`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// What is asked.
+    pub probe: HealthProbe,
+    /// From one probe's start to the next one's, with up to 10 % of jitter.
+    pub interval: Duration,
+    /// A probe without an answer by then has failed.
+    pub timeout: Duration,
+    /// Successes in a row that make a down endpoint up.
+    pub rise: u32,
+    /// Failures in a row that make an up endpoint down.
+    pub fall: u32,
+}
+
+/// What a probe asks an endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HealthProbe {
+    /// `GET path`; 200 to 399 is healthy.
+    Http {
+        /// Path and query.
+        path: String,
+        /// The Host field; the endpoint's address where it is none.
+        host: Option<String>,
+    },
+    /// The connection opens.
+    Tcp,
+}
+
+/// `timeouts.*` of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolTimeouts {
+    /// Opening a connection, TLS included.
+    pub connect: Duration,
+    /// From the request's end to the response's head, per attempt.
+    pub response: Duration,
+    /// Between two pieces of a response body.
+    pub body: Duration,
+    /// An idle connection is closed after this; keep it below what the endpoints use.
+    pub keep_alive: Duration,
+}
+
+/// `tls.*` of a pool.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PoolTls {
+    /// How the endpoint's certificate is verified.
+    pub verify: ServerVerification,
+    /// The name sent and verified; the endpoint's IP address where it is none.
+    pub server_name: Option<String>,
+}
+
+/// How an endpoint's certificate is verified.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ServerVerification {
+    /// Against the operating system's trust store.
+    System,
+    /// Against the certificates of a PEM file.
+    CaFile(PathBuf),
+    /// Not at all. Warned about at each load.
+    Off,
+}
