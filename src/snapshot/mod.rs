@@ -1,1 +1,1 @@
-//! (room `snapshot`)
+//! Floor 4.

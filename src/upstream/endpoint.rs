@@ -1,0 +1,253 @@
+//! One address of a pool and its live state. One writer per field: the control plane sets the verdict,
+//! workers count in-flight and raise suspicion.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::base::clock;
+
+/// The control plane's word on an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[repr(u8)]
+pub enum Verdict {
+    /// Not yet probed: used after those that are known to be up.
+    Unknown = 0,
+    /// Healthy, or never checked.
+    Up = 1,
+    /// Failed its checks: not used.
+    Down = 2,
+    /// Taken out by an operator: not used for new requests.
+    Draining = 3,
+}
+
+impl Verdict {
+    /// The word of logs and pages.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Draining => "draining",
+        }
+    }
+
+    fn from_byte(byte: u8) -> Self {
+        match byte {
+            1 => Self::Up,
+            2 => Self::Down,
+            3 => Self::Draining,
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// What a picker sees in an endpoint, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Standing {
+    /// Up and not suspected.
+    Usable,
+    /// Not yet probed.
+    Unknown,
+    /// A worker met a failure of its own; a last resort.
+    Suspect,
+    /// Down or draining: never picked.
+    Out,
+}
+
+/// One probe or one worker's doubt, kept for people to read.
+#[derive(Clone, Debug, Serialize)]
+pub struct Evidence {
+    /// When, in milliseconds since the Unix epoch.
+    pub at_unix_ms: u64,
+    /// What it said for the endpoint.
+    pub healthy: bool,
+    /// `probe` or `traffic`.
+    pub source: &'static str,
+    /// In words: the status, the error.
+    pub detail: String,
+    /// How long the probe took.
+    pub took_ms: u64,
+}
+
+/// How much evidence is kept per endpoint.
+const EVIDENCE_KEPT: usize = 20;
+/// First suspicion without active checks; doubles up to [`LONGEST_DOUBT`].
+const FIRST_DOUBT: Duration = Duration::from_secs(1);
+const LONGEST_DOUBT: Duration = Duration::from_secs(30);
+
+/// What lives as long as (pool, address) does, over all reloads.
+#[derive(Debug)]
+pub struct EndpointState {
+    verdict: AtomicU8,
+    since_unix_ms: AtomicU64,
+    in_flight: AtomicU32,
+    /// [`clock::millis`] until which workers doubt it; 0 is never.
+    suspect_until: AtomicU64,
+    /// Doubts in a row.
+    doubts: AtomicU32,
+    requests: AtomicU64,
+    evidence: Mutex<VecDeque<Evidence>>,
+    /// Asks the prober for a look before its next interval.
+    probe_wanted: Notify,
+}
+
+impl EndpointState {
+    /// A new endpoint: unknown where someone will probe it, up where nobody will.
+    pub fn new(probed: bool) -> Self {
+        let verdict = if probed { Verdict::Unknown } else { Verdict::Up };
+        Self {
+            verdict: AtomicU8::new(verdict as u8),
+            since_unix_ms: AtomicU64::new(clock::unix_millis()),
+            in_flight: AtomicU32::new(0),
+            suspect_until: AtomicU64::new(0),
+            doubts: AtomicU32::new(0),
+            requests: AtomicU64::new(0),
+            evidence: Mutex::new(VecDeque::new()),
+            probe_wanted: Notify::new(),
+        }
+    }
+
+    /// The control plane's word.
+    pub fn verdict(&self) -> Verdict {
+        Verdict::from_byte(self.verdict.load(Ordering::Relaxed))
+    }
+
+    /// When the verdict last changed, in milliseconds since the Unix epoch.
+    pub fn since_unix_ms(&self) -> u64 {
+        self.since_unix_ms.load(Ordering::Relaxed)
+    }
+
+    /// Sets the verdict. For the control plane alone. Up ends every doubt.
+    pub fn set_verdict(&self, verdict: Verdict) {
+        if self.verdict.swap(verdict as u8, Ordering::Relaxed) != verdict as u8 {
+            self.since_unix_ms.store(clock::unix_millis(), Ordering::Relaxed);
+        }
+        if verdict == Verdict::Up {
+            self.trust();
+        }
+    }
+
+    /// Requests running on it now, over all workers.
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// Requests ever sent to it.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    /// How a picker sees it at `now`.
+    pub fn standing(&self, now: Instant) -> Standing {
+        match self.verdict() {
+            Verdict::Down | Verdict::Draining => Standing::Out,
+            _ if self.is_suspect(now) => Standing::Suspect,
+            Verdict::Unknown => Standing::Unknown,
+            Verdict::Up => Standing::Usable,
+        }
+    }
+
+    fn is_suspect(&self, now: Instant) -> bool {
+        let until = self.suspect_until.load(Ordering::Relaxed);
+        until != 0 && clock::millis(now) < until
+    }
+
+    /// A worker met the endpoint's own failure: doubt it, and ask for a probe at once.
+    ///
+    /// Doubts that overlap count once, so that one outage seen by many requests does not double the wait each time.
+    pub fn suspect(&self, now: Instant, detail: &str) {
+        if self.is_suspect(now) {
+            return;
+        }
+        let doubts = self.doubts.fetch_add(1, Ordering::Relaxed).min(5);
+        let wait = (FIRST_DOUBT * 2_u32.pow(doubts)).min(LONGEST_DOUBT);
+        self.suspect_until.store(clock::millis(now + wait), Ordering::Relaxed);
+        self.note(Evidence {
+            at_unix_ms: clock::unix_millis(),
+            healthy: false,
+            source: "traffic",
+            detail: detail.to_owned(),
+            took_ms: 0,
+        });
+        self.probe_wanted.notify_one();
+    }
+
+    /// It answered: no doubt is left.
+    pub fn trust(&self) {
+        if self.doubts.load(Ordering::Relaxed) != 0 {
+            self.doubts.store(0, Ordering::Relaxed);
+            self.suspect_until.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Waits until a worker wants the endpoint probed.
+    pub async fn probe_wanted(&self) {
+        self.probe_wanted.notified().await;
+    }
+
+    /// Keeps a piece of evidence, the newest [`EVIDENCE_KEPT`] of them.
+    pub fn note(&self, evidence: Evidence) {
+        let mut kept = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() == EVIDENCE_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(evidence);
+    }
+
+    /// The evidence, oldest first.
+    pub fn evidence(&self) -> Vec<Evidence> {
+        self.evidence.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    pub(crate) fn begin_request(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn end_request(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn doubt_ends_by_time_and_doubles_until_trusted() {
+        let state = EndpointState::new(false);
+        let now = clock::now();
+        assert_eq!(state.standing(now), Standing::Usable);
+        state.suspect(now, "refused");
+        state.suspect(now, "refused");
+        assert_eq!(state.standing(now), Standing::Suspect);
+        let later = now + Duration::from_millis(1_001);
+        assert_eq!(state.standing(later), Standing::Usable);
+        state.suspect(later, "refused");
+        assert_eq!(state.standing(later + Duration::from_millis(1_900)), Standing::Suspect);
+        assert_eq!(state.standing(later + Duration::from_millis(2_001)), Standing::Usable);
+        state.trust();
+        state.suspect(later, "refused");
+        assert_eq!(state.standing(later + Duration::from_millis(1_001)), Standing::Usable);
+        assert_eq!(state.evidence().len(), 3);
+    }
+
+    #[test]
+    fn the_verdict_outranks_suspicion() {
+        let state = EndpointState::new(true);
+        let now = clock::now();
+        assert_eq!(state.standing(now), Standing::Unknown);
+        state.set_verdict(Verdict::Down);
+        assert_eq!(state.standing(now), Standing::Out);
+        state.suspect(now, "refused");
+        state.set_verdict(Verdict::Up);
+        assert_eq!(state.standing(now), Standing::Usable);
+    }
+}

@@ -1,0 +1,3 @@
+//! Active checks: the pure judge, and the probes that feed it.
+
+pub mod judge;

@@ -1,0 +1,64 @@
+//! What outlives a snapshot and is found again by key: endpoint states and the ids of idle-connection slots.
+//!
+//! Written by the control plane when it builds a snapshot; workers hold what they need through the snapshot.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use dashmap::DashMap;
+
+use crate::base::address::Address;
+use crate::config::model::{self, HealthProbe, Name, PoolTls};
+use crate::upstream::endpoint::EndpointState;
+
+/// What a verdict belongs to: another probe asks another question, so its verdict starts anew.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct StateKey {
+    pool: Name,
+    address: Address,
+    probe: Option<String>,
+}
+
+/// What idle connections may be shared by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct SlotKey {
+    pool: Name,
+    address: Address,
+    tls: Option<PoolTls>,
+}
+
+/// Names the place where a worker keeps its idle connections to one endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SlotId(pub u32);
+
+/// The live state behind all snapshots of a process.
+#[derive(Debug, Default)]
+pub struct Registry {
+    states: DashMap<StateKey, Arc<EndpointState>>,
+    slots: DashMap<SlotKey, SlotId>,
+    next_slot: AtomicU32,
+}
+
+impl Registry {
+    /// The state of an endpoint, the one it had before where nothing that it depends on changed.
+    pub fn state(&self, pool: &model::Pool, address: &Address) -> Arc<EndpointState> {
+        let probe = pool.health.as_ref().map(|health| match &health.probe {
+            HealthProbe::Http { path, host } => format!("http {path} {}", host.as_deref().unwrap_or_default()),
+            HealthProbe::Tcp => "tcp".to_owned(),
+        });
+        let key = StateKey { pool: pool.name.clone(), address: address.clone(), probe };
+        let probed = key.probe.is_some();
+        self.states.entry(key).or_insert_with(|| Arc::new(EndpointState::new(probed))).clone()
+    }
+
+    /// The slot of idle connections to an endpoint.
+    pub fn slot(&self, pool: &model::Pool, address: &Address) -> SlotId {
+        let key = SlotKey { pool: pool.name.clone(), address: address.clone(), tls: pool.tls.clone() };
+        *self.slots.entry(key).or_insert_with(|| SlotId(self.next_slot.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// Forgets states that nothing but the registry holds any more. Called after a snapshot was let go.
+    pub fn sweep(&self) {
+        self.states.retain(|_, state| Arc::strong_count(state) > 1);
+    }
+}
