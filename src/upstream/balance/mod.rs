@@ -174,11 +174,7 @@ fn judge(
 }
 
 /// The quick way: a few throws on the wheel, right nearly always when most endpoints are usable.
-fn by_dice<M: Members>(
-    pool: &M,
-    request: &PickRequest<'_>,
-    tier: (Standing, Option<bool>),
-) -> Option<EndpointIndex> {
+fn by_dice<M: Members>(pool: &M, request: &PickRequest<'_>, tier: (Standing, Option<bool>)) -> Option<EndpointIndex> {
     let wheel = pool.wheel(tier.1?);
     let throw = |at: u64| {
         let index = wheel.slot(at % wheel.len().max(1))?;
@@ -239,9 +235,7 @@ fn scan<M: Members>(
 fn cost(request: &PickRequest<'_>, index: EndpointIndex, view: &EndpointView, step: u32) -> f64 {
     match request.balance {
         Balance::RoundRobin => f64::from(step),
-        Balance::Random => {
-            rendezvous(Seed(request.seed.number(4)).number(u64::from(index.0)), view.weight)
-        }
+        Balance::Random => rendezvous(Seed(request.seed.number(4)).number(u64::from(index.0)), view.weight),
         Balance::PowerOfTwo | Balance::LeastRequests => load(view) as f64,
         Balance::Hash(_) => rendezvous(Seed(request.key ^ view.hash).number(0), view.weight),
     }

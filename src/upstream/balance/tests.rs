@@ -74,9 +74,11 @@ fn shares_follow_weights_within_two_percent() {
 
 #[test]
 fn round_robin_spreads_a_heavy_endpoint_evenly() {
-    let wheel = Wheel::new([(0, 3), (1, 1), (2, 1)].map(|(at, weight)| {
-        (EndpointIndex(at), Weight(NonZeroU16::new(weight).unwrap()))
-    }).into_iter());
+    let wheel = Wheel::new(
+        [(0, 3), (1, 1), (2, 1)]
+            .map(|(at, weight)| (EndpointIndex(at), Weight(NonZeroU16::new(weight).unwrap())))
+            .into_iter(),
+    );
     assert_eq!(wheel.slots.iter().map(|slot| slot.0).collect::<Vec<_>>(), [0, 1, 0, 2, 0]);
 }
 
@@ -135,14 +137,14 @@ fn full_and_tried_are_told_apart() {
 }
 
 fn any_pool() -> impl Strategy<Value = Vec<EndpointView>> {
-    let standing = prop_oneof![
-        Just(Standing::Usable),
-        Just(Standing::Unknown),
-        Just(Standing::Suspect),
-        Just(Standing::Out)
-    ];
+    let standing =
+        prop_oneof![Just(Standing::Usable), Just(Standing::Unknown), Just(Standing::Suspect), Just(Standing::Out)];
     let endpoint = (1..2000_u16, standing, any::<bool>(), 0..4_u32, any::<u64>()).prop_map(
-        |(weight, standing, backup, in_flight, hash)| EndpointView { in_flight, hash, ..view(weight, standing, backup) },
+        |(weight, standing, backup, in_flight, hash)| EndpointView {
+            in_flight,
+            hash,
+            ..view(weight, standing, backup)
+        },
     );
     proptest::collection::vec(endpoint, 0..12)
 }

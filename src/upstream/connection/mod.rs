@@ -1,1 +1,104 @@
-//! Floor 3, connections.
+//! Connections to endpoints: dialled, used by one request at a time, kept idle, owned by one worker.
+//!
+//! A connection has no task of its own: whoever holds it polls its driver, first the request, then the response's
+//! body. Idle ones are polled by nobody; [`idle`] peeks before a reuse that could not be retried.
+
+pub mod dial;
+pub mod idle;
+mod peek;
+mod stream;
+
+use std::os::fd::RawFd;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+pub use stream::EndpointStream;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// An HTTP/1.1 connection to one endpoint.
+pub struct Connection<B>
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>,
+{
+    sender: http1::SendRequest<B>,
+    driver: Box<http1::Connection<TokioIo<EndpointStream>, B>>,
+    descriptor: RawFd,
+    /// When it was last put aside.
+    pub idle_since: Option<Instant>,
+}
+
+/// Why an exchange ended without a response head.
+pub struct SendFailure<B> {
+    /// What hyper says.
+    pub error: hyper::Error,
+    /// The request, where not one byte of it was sent.
+    pub unsent: Option<Request<B>>,
+}
+
+impl<B> Connection<B>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Begins to speak HTTP/1.1 on a stream.
+    ///
+    /// # Errors
+    /// hyper's, where the connection is lost at once.
+    pub async fn start(stream: EndpointStream, max_head: usize) -> Result<Self, hyper::Error> {
+        let descriptor = stream.descriptor();
+        let (sender, driver) =
+            http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
+        Ok(Self { sender, driver: Box::new(driver), descriptor, idle_since: None })
+    }
+
+    /// Moves bytes both ways. Ready means that the connection has ended.
+    pub fn poll_driver(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // The error, if any, reaches the request or the body that waits for it.
+        self.driver.poll_without_shutdown(context).map(|_| ())
+    }
+
+    /// Can it take another request now?
+    pub fn is_ready(&self) -> bool {
+        self.sender.is_ready()
+    }
+
+    /// Asks the kernel whether the endpoint has closed it or sent stray bytes. One syscall.
+    pub fn is_alive(&self) -> bool {
+        peek::is_quiet(self.descriptor)
+    }
+
+    /// Sends a request and waits for the response's head, polling the driver meanwhile.
+    ///
+    /// # Errors
+    /// [`SendFailure`] gives the request back where nothing of it was sent.
+    pub async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendFailure<B>> {
+        let sending = self.sender.try_send_request(request);
+        let mut sending = std::pin::pin!(sending);
+        let driver = &mut self.driver;
+        let mut ended = false;
+        std::future::poll_fn(move |context| {
+            if !ended {
+                ended = driver.poll_without_shutdown(context).is_ready();
+            }
+            sending.as_mut().poll(context)
+        })
+        .await
+        .map_err(|mut failure| SendFailure { unsent: failure.take_message(), error: failure.into_error() })
+    }
+
+    /// Takes the connection apart after a 101: the bare stream and what was read beyond the head.
+    pub async fn into_stream(mut self) -> (EndpointStream, Bytes) {
+        std::future::poll_fn(|context| self.poll_driver(context)).await;
+        let parts = self.driver.into_parts();
+        (parts.io.into_inner(), parts.read_buf)
+    }
+}
