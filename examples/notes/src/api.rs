@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::{
     input::{BODY_BYTES_MAX, Checked, Content, Id, Search, SlowQuery, UserName, WindowQuery},
     options::{Role, ServerName},
+    page,
     problem::{Code, Problem},
     store::{NewNote, Note, Store, User},
 };
@@ -65,6 +66,8 @@ pub(crate) fn router(name: &ServerName, role: Role, store: Arc<Store>) -> Router
         note = note.put(update_note).delete(delete_note);
     }
     Router::new()
+        .route("/", get(page::home))
+        .route("/static/{file}", get(page::asset))
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/api/users", users)

@@ -5,6 +5,7 @@
 //! - `options`: the flags, parsed into values that cannot be wrong (role, name, store address);
 //! - `server`: bind, serve, stop; the only place that knows signals and the drain;
 //! - `api`: the routes and their handlers; `input` beside it reads and checks what clients send;
+//! - `page`: the page for a person, its static files and their `ETag`s;
 //! - `problem`: the one table from "no" to status and `application/problem+json` (RFC 9457);
 //! - `store`: users and notes in SQLite or MySQL, behind one set of questions.
 //!
@@ -14,6 +15,7 @@
 mod api;
 mod input;
 mod options;
+mod page;
 mod problem;
 mod server;
 mod store;
