@@ -1,0 +1,113 @@
+//! Whether a request may use the cache at all. A cookie alone forbids nothing here: the response decides, and one
+//! that is silent is never kept for, nor served to, requests with cookies (see `freshness` and `store`).
+
+use http::header::{self, HeaderName};
+use http::{HeaderMap, Method};
+
+use super::directives::Directives;
+
+/// Why a request goes past the cache: nothing is looked up for it and nothing stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BypassReason {
+    /// Neither GET nor HEAD.
+    Method,
+    /// The request has a body, which no key covers.
+    Body,
+    /// The request carries credentials.
+    Authorization,
+    /// The request asks for a part.
+    Range,
+    /// The request wants to change protocols.
+    Upgrade,
+    /// A precondition only the endpoint can judge: `If-Match`, `If-Unmodified-Since`.
+    Precondition,
+    /// `Cache-Control: no-store` in the request.
+    NoStore,
+    /// The request has a cookie, and what is stored was kept by `default_ttl`, without the response's word.
+    Cookie,
+}
+
+impl BypassReason {
+    /// The word of logs, metrics and headers.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Method => "method",
+            Self::Body => "body",
+            Self::Authorization => "authorization",
+            Self::Range => "range",
+            Self::Upgrade => "upgrade",
+            Self::Precondition => "precondition",
+            Self::NoStore => "no_store",
+            Self::Cookie => "cookie",
+        }
+    }
+}
+
+/// Fields that send a request past the cache.
+static BYPASS: [(HeaderName, BypassReason); 6] = [
+    (header::AUTHORIZATION, BypassReason::Authorization),
+    (header::RANGE, BypassReason::Range),
+    (header::IF_RANGE, BypassReason::Range),
+    (header::UPGRADE, BypassReason::Upgrade),
+    (header::IF_MATCH, BypassReason::Precondition),
+    (header::IF_UNMODIFIED_SINCE, BypassReason::Precondition),
+];
+
+/// Whether a request may be answered from the cache and may fill it.
+///
+/// # Errors
+///
+/// The reason for going past it.
+pub fn may_use(method: &Method, headers: &HeaderMap, has_body: bool) -> Result<(), BypassReason> {
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Err(BypassReason::Method);
+    }
+    if has_body {
+        return Err(BypassReason::Body);
+    }
+    if let Some((_, reason)) = BYPASS.iter().find(|(name, _)| headers.contains_key(name)) {
+        return Err(*reason);
+    }
+    if headers.contains_key(header::CACHE_CONTROL) && Directives::read(headers).no_store {
+        return Err(BypassReason::NoStore);
+    }
+    Ok(())
+}
+
+/// Whether the client takes nothing but a stored response; 504 where there is none (RFC 9111 §5.2.1.7).
+pub fn only_if_cached(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::CACHE_CONTROL) && Directives::read(headers).only_if_cached
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn used(name: &'static str, value: &'static str) -> Result<(), BypassReason> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_static(value));
+        may_use(&Method::GET, &headers, false)
+    }
+
+    #[test]
+    fn only_get_and_head_without_a_body() {
+        let none = HeaderMap::new();
+        assert_eq!(may_use(&Method::GET, &none, false), Ok(()));
+        assert_eq!(may_use(&Method::HEAD, &none, false), Ok(()));
+        assert_eq!(may_use(&Method::POST, &none, false), Err(BypassReason::Method));
+        assert_eq!(may_use(&Method::GET, &none, true), Err(BypassReason::Body));
+    }
+
+    #[test]
+    fn fields_that_bypass() {
+        assert_eq!(used("authorization", "Basic x"), Err(BypassReason::Authorization));
+        assert_eq!(used("range", "bytes=0-1"), Err(BypassReason::Range));
+        assert_eq!(used("upgrade", "websocket"), Err(BypassReason::Upgrade));
+        assert_eq!(used("if-match", "*"), Err(BypassReason::Precondition));
+        assert_eq!(used("cache-control", "NO-STORE"), Err(BypassReason::NoStore));
+        assert_eq!(used("cache-control", "no-cache"), Ok(()));
+        assert_eq!(used("cookie", "a=b"), Ok(()));
+    }
+}
