@@ -1,1 +1,8 @@
-//! (room `route`)
+//! Floor 2: which route a request takes. Pure: no I/O, no clock, no dice.
+
+pub mod host;
+pub mod path;
+pub mod pattern;
+pub mod split;
+pub mod table;
+pub mod template;
