@@ -1,1 +1,152 @@
-//! Floor 4.
+//! Floor 4: the immutable whole that the data plane reads.
+//!
+//! Built by the control plane from a model and what outlives it ([`Carried`]); published through one `ArcSwap`.
+//! A request keeps the snapshot that it began with.
+
+pub mod plane;
+
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use rustls::server::ProducesTickets;
+
+use crate::base::id::{CacheIndex, ListenerIndex, PoolIndex};
+use crate::cache::Cache;
+use crate::config::model::{self, Config, Name};
+use crate::route::table::RouteTable;
+use crate::tls::{self, TlsError};
+use crate::upstream::pool::Pool;
+use crate::upstream::registry::Registry;
+
+/// One whole, consistent view of the world, but for the live state that it points to.
+pub struct Snapshot {
+    /// Counts up by one with each reload, from 1.
+    pub generation: u64,
+    /// What it was built from.
+    pub config: Arc<Config>,
+    /// In the config's order.
+    pub listeners: Vec<Listener>,
+    /// The route table.
+    pub routes: RouteTable,
+    /// In the config's order.
+    pub pools: Vec<Pool>,
+    /// In the config's order.
+    pub caches: Vec<Arc<Cache>>,
+}
+
+/// A listener with its TLS made ready.
+pub struct Listener {
+    /// Its settings.
+    pub spec: Arc<model::Listener>,
+    /// TLS; cleartext without.
+    pub tls: Option<Arc<rustls::ServerConfig>>,
+}
+
+/// What lives outside every snapshot and is found again by key.
+pub struct Carried {
+    /// Endpoint states and slots of idle connections.
+    pub registry: Registry,
+    caches: DashMap<Name, (model::CacheZone, Arc<Cache>)>,
+    tickets: DashMap<Name, Arc<dyn ProducesTickets>>,
+}
+
+/// Why a snapshot could not be built. The one before it goes on serving.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A listener's certificates.
+    #[error("listeners.{listener}.tls: {source}")]
+    ListenerTls {
+        /// The listener.
+        listener: Name,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// A pool's TLS settings.
+    #[error("pools.{pool}.tls: {source}")]
+    PoolTls {
+        /// The pool.
+        pool: Name,
+        /// What is wrong.
+        source: TlsError,
+    },
+}
+
+impl Default for Carried {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Carried {
+    /// Nothing carried yet.
+    pub fn new() -> Self {
+        Self { registry: Registry::default(), caches: DashMap::new(), tickets: DashMap::new() }
+    }
+
+    /// The zone's store: the one it had, unless its bounds changed.
+    fn cache(&self, zone: &model::CacheZone) -> Arc<Cache> {
+        if let Some(kept) = self.caches.get(&zone.name).filter(|kept| kept.0 == *zone) {
+            return kept.1.clone();
+        }
+        let cache = Cache::new(zone);
+        self.caches.insert(zone.name.clone(), (zone.clone(), cache.clone()));
+        cache
+    }
+
+    /// Session tickets are never shared between listeners: their policies may differ.
+    fn tickets(&self, listener: &Name) -> Result<Arc<dyn ProducesTickets>, TlsError> {
+        if let Some(kept) = self.tickets.get(listener) {
+            return Ok(kept.clone());
+        }
+        let ticketer = tls::server::ticketer()?;
+        self.tickets.insert(listener.clone(), ticketer.clone());
+        Ok(ticketer)
+    }
+}
+
+impl Snapshot {
+    /// Builds the whole from a model. Reads certificates; opens no socket.
+    ///
+    /// # Errors
+    /// [`BuildError`] names the listener or pool whose TLS settings cannot be used.
+    pub fn build(generation: u64, config: Arc<Config>, carried: &Carried) -> Result<Self, BuildError> {
+        let listeners = config
+            .listeners
+            .iter()
+            .map(|spec| {
+                let fault = |source| BuildError::ListenerTls { listener: spec.name.clone(), source };
+                let server = |tls| {
+                    let tickets = carried.tickets(&spec.name).map_err(fault)?;
+                    tls::server::server_config(tls, tickets).map(|made| made.config).map_err(fault)
+                };
+                Ok(Listener { spec: spec.clone(), tls: spec.tls.as_ref().map(server).transpose()? })
+            })
+            .collect::<Result<_, BuildError>>()?;
+        let pools = config
+            .pools
+            .iter()
+            .map(|spec| {
+                let tls = spec.tls.as_ref().map(tls::client::client_config).transpose();
+                let tls = tls.map_err(|source| BuildError::PoolTls { pool: spec.name.clone(), source })?;
+                Ok(Pool::new(spec.clone(), tls, &carried.registry))
+            })
+            .collect::<Result<_, BuildError>>()?;
+        let caches = config.caches.iter().map(|zone| carried.cache(zone)).collect();
+        Ok(Self { generation, routes: RouteTable::build(&config.routes), listeners, pools, caches, config })
+    }
+
+    /// The listener at `index`.
+    pub fn listener(&self, index: ListenerIndex) -> Option<&Listener> {
+        self.listeners.get(index.at())
+    }
+
+    /// The pool at `index`; decisions name only pools that are there.
+    pub fn pool(&self, index: PoolIndex) -> &Pool {
+        &self.pools[index.at()]
+    }
+
+    /// The cache at `index`; routes name only caches that are there.
+    pub fn cache(&self, index: CacheIndex) -> &Arc<Cache> {
+        &self.caches[index.at()]
+    }
+}

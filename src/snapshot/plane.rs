@@ -1,0 +1,82 @@
+//! What the two planes share: the published snapshot, what is carried over reloads, and a few process-wide counts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+
+use arc_swap::ArcSwap;
+
+use crate::config::model::Name;
+use crate::snapshot::{Carried, Snapshot};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+
+/// The meeting place of control and data plane.
+pub struct Plane {
+    /// The snapshot that requests begin with now.
+    pub snapshot: ArcSwap<Snapshot>,
+    /// What outlives snapshots.
+    pub carried: Carried,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// The access log.
+    pub access_log: Arc<AccessLog>,
+    /// Open client connections over all workers.
+    pub connections: AtomicUsize,
+    /// Requests running over all workers.
+    pub requests: AtomicUsize,
+    /// The process is on its way out: not ready, no keep-alive.
+    pub draining: AtomicBool,
+    /// [`crate::base::clock::millis`] of each worker's last tick.
+    pub worker_ticks: Vec<AtomicU64>,
+}
+
+impl Plane {
+    /// A plane for `workers` workers that begins with `snapshot`.
+    pub fn new(
+        snapshot: Snapshot,
+        carried: Carried,
+        metrics: Arc<Metrics>,
+        access_log: Arc<AccessLog>,
+        workers: usize,
+    ) -> Self {
+        Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            carried,
+            metrics,
+            access_log,
+            connections: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            worker_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+}
+
+/// What control tells a worker.
+#[derive(Debug)]
+pub enum WorkerCommand {
+    /// Accept on this socket for the listener of that name.
+    Listen {
+        /// The listener.
+        listener: Name,
+        /// Its address as configured: with the name, the key of the socket.
+        address: SocketAddr,
+        /// This worker's own socket.
+        socket: std::net::TcpListener,
+    },
+    /// Accept what is queued, then close the socket.
+    Unlisten {
+        /// The listener.
+        listener: Name,
+        /// Its address as configured.
+        address: SocketAddr,
+    },
+    /// Finish what runs, keep nothing alive.
+    Drain,
+    /// Close everything and end the thread.
+    Stop,
+}
+
+/// The way to one worker.
+pub type WorkerSender = tokio::sync::mpsc::UnboundedSender<WorkerCommand>;
