@@ -1,1 +1,96 @@
-//! (room `proxy`)
+//! Floor 6: one request, from its head to its answer.
+//!
+//! [`handle`] is the conductor: admit → decide → cache → { pick → attempt } → answer. The stages are functions that
+//! take what they need and return a value; every branch stands in the conductor.
+
+mod admit;
+mod answer;
+mod attempt;
+mod body;
+mod client;
+mod error;
+mod forward;
+mod headers;
+mod ledger;
+mod upgrade;
+mod worker;
+
+use std::rc::Rc;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+pub use answer::early_status;
+pub use body::ResponseBody;
+pub use client::{ConnectionInfo, RequestGuard, TlsInfo};
+pub use error::{ProxyError, Stage};
+pub use upgrade::Tunnel;
+pub use worker::{WorkerContext, WorkerSnapshot};
+
+use crate::base::clock;
+use crate::base::reason::Reason;
+use crate::decide::{DecideInput, Decision, decide};
+use crate::proxy::ledger::Ledger;
+use crate::route::table::RequestView;
+
+/// Handles one request. Always answers: what goes wrong becomes an answer with a reason.
+pub async fn handle(
+    worker: Rc<WorkerContext>,
+    connection: Rc<ConnectionInfo>,
+    request: Request<Incoming>,
+) -> Response<ResponseBody> {
+    let (parts, incoming) = request.into_parts();
+    let guard = connection.begin_request();
+    let (snapshot, listener) = connection.snapshot(&worker);
+    let mut ledger = Ledger::open(&worker, &snapshot, &connection, listener, guard, &parts);
+    let spec = &snapshot.listeners[listener.at()].spec;
+
+    let admitted = match admit::admit(&parts, spec, connection.tls.is_some()) {
+        Ok(admitted) => admitted,
+        Err(reason) => {
+            // What follows on this connection cannot be trusted to begin where we think it does.
+            let mut answer = answer::refusal(reason, ledger);
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            return answer;
+        }
+    };
+    let client = client::identify(&parts.headers, connection.peer, &spec.trusted_proxies);
+    ledger.admitted(&admitted, &client);
+    let view = RequestView {
+        listener,
+        scheme: connection.scheme(),
+        method: &parts.method,
+        host: &admitted.host,
+        path: &admitted.path,
+        query: admitted.query.as_deref(),
+        headers: &parts.headers,
+        client_ip: client.ip,
+    };
+    match decide(&DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes }, &view) {
+        Decision::HttpsRedirect { location } => answer::redirect(StatusCode::PERMANENT_REDIRECT, &location, ledger),
+        Decision::NoRoute => answer::refusal(Reason::NoRoute, ledger),
+        Decision::BadPath => answer::refusal(Reason::BadPath, ledger),
+        Decision::Redirect { index, status, location } => {
+            ledger.routed(index);
+            answer::redirect(status, &location, ledger)
+        }
+        Decision::Respond { index, respond } => {
+            ledger.routed(index);
+            answer::fixed(respond, ledger)
+        }
+        Decision::Forward(plan) => {
+            ledger.routed(plan.index);
+            let now = clock::now();
+            let forward = forward::Forward {
+                worker: &worker,
+                snapshot: &snapshot,
+                connection: &connection,
+                plan: &plan,
+                client: &client,
+                admitted: &admitted,
+                began: now,
+            };
+            forward.run(parts, incoming, ledger).await
+        }
+    }
+}

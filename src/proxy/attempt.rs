@@ -1,0 +1,148 @@
+//! One try of one request on one endpoint: a connection, the request, the response's head.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::Request;
+use hyper::body::Incoming;
+
+use crate::base::clock;
+use crate::base::reason::Reason;
+use crate::proxy::body::{BodyMeter, RequestBody};
+use crate::proxy::error::{ProxyError, Stage};
+use crate::proxy::worker::WorkerContext;
+use crate::tls;
+use crate::upstream::connection::idle::Reuse;
+use crate::upstream::connection::{Connection, dial};
+use crate::upstream::pool::{Endpoint, Pool};
+use crate::upstream::retry::Progress;
+
+/// The largest response head that is taken from an endpoint.
+const RESPONSE_HEAD: usize = 64 * 1024;
+
+/// What one attempt ended in.
+pub(super) enum Outcome {
+    /// The response's head came.
+    Response {
+        response: Box<http::Response<Incoming>>,
+        connection: Connection<RequestBody>,
+        connect: Option<Duration>,
+        first_byte: Duration,
+    },
+    /// It failed; `unsent` gives the request back where nothing of it was sent.
+    Failure { error: ProxyError, progress: Progress, unsent: Option<Request<RequestBody>> },
+}
+
+/// Makes one attempt.
+pub(super) async fn attempt(
+    worker: &Rc<WorkerContext>,
+    pool: &Pool,
+    endpoint: &Endpoint,
+    request: Request<RequestBody>,
+    reuse: Reuse,
+    meter: &Rc<BodyMeter>,
+    end: Instant,
+) -> Outcome {
+    let began = clock::now();
+    let (mut connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
+        Some(connection) => (connection, None),
+        None => match open(pool, endpoint, end).await {
+            Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
+            Err(error) => {
+                return Outcome::Failure { error, progress: Progress::NothingSent, unsent: Some(request) };
+            }
+        },
+    };
+    let exchanged = {
+        let exchange = connection.exchange(request);
+        within(exchange, pool.spec.timeouts.response, meter, end).await
+    };
+    let fail = |reason, source: Option<hyper::Error>, progress, unsent| {
+        // A body that the client broke off surfaces here as an error of sending: the endpoint is not to blame.
+        let (stage, reason) = match meter.fault.get() {
+            Some(fault) => (Stage::RequestBody, fault),
+            None => (Stage::Exchange, reason),
+        };
+        let error = match source {
+            Some(source) => ProxyError::with(stage, reason, source),
+            None => ProxyError::new(stage, reason),
+        };
+        Outcome::Failure { error, progress, unsent }
+    };
+    match exchanged {
+        Ok(Ok(response)) => Outcome::Response {
+            response: Box::new(response),
+            connection,
+            connect,
+            first_byte: clock::now().saturating_duration_since(began),
+        },
+        Ok(Err(failure)) => {
+            let progress = if failure.unsent.is_some() { Progress::NothingSent } else { Progress::Sent };
+            let reason = match &failure.error {
+                error if error.is_parse_too_large() => Reason::ResponseHeadersTooLarge,
+                error if error.is_parse() => Reason::BadResponse,
+                _ => Reason::EndpointClosed,
+            };
+            fail(reason, Some(failure.error), progress, failure.unsent)
+        }
+        Err(reason) => fail(reason, None, Progress::Sent, None),
+    }
+}
+
+/// Waits for the response's head: `response` long from the request's end, and no longer than until `end`.
+async fn within<T>(
+    exchange: impl Future<Output = T>,
+    response: Duration,
+    meter: &BodyMeter,
+    end: Instant,
+) -> Result<T, Reason> {
+    let mut exchange = std::pin::pin!(exchange);
+    let mut timer = std::pin::pin!(tokio::time::sleep_until((clock::now() + response).min(end).into()));
+    let mut body_ended = meter.ended.get();
+    std::future::poll_fn(|context| {
+        if let std::task::Poll::Ready(done) = exchange.as_mut().poll(context) {
+            return std::task::Poll::Ready(Ok(done));
+        }
+        if !body_ended && meter.ended.get() {
+            body_ended = true;
+            timer.as_mut().reset((clock::now() + response).min(end).into());
+        }
+        while timer.as_mut().poll(context).is_ready() {
+            if clock::now() >= end {
+                return std::task::Poll::Ready(Err(Reason::TotalTimeout));
+            }
+            if body_ended {
+                return std::task::Poll::Ready(Err(Reason::ResponseTimeout));
+            }
+            // The request is still on its way: its own idle limit watches over it.
+            timer.as_mut().reset((clock::now() + response).min(end).into());
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}
+
+async fn open(pool: &Pool, endpoint: &Endpoint, end: Instant) -> Result<Connection<RequestBody>, ProxyError> {
+    let connect = async {
+        let tls = match (&pool.tls, &pool.spec.tls) {
+            (Some(config), Some(spec)) => {
+                let name = tls::client::server_name(spec, &endpoint.spec.address)
+                    .map_err(|error| ProxyError::with(Stage::Connect, Reason::EndpointTls, error))?;
+                Some((config, name))
+            }
+            _ => None,
+        };
+        let stream = dial::dial(&endpoint.spec.address, tls)
+            .await
+            .map_err(|error| ProxyError::with(Stage::Connect, error.reason, error))?;
+        Connection::start(stream, RESPONSE_HEAD)
+            .await
+            .map_err(|error| ProxyError::with(Stage::Connect, Reason::ConnectFailed, error))
+    };
+    let deadline = (clock::now() + pool.spec.timeouts.connect).min(end);
+    match tokio::time::timeout_at(deadline.into(), connect).await {
+        Ok(opened) => opened,
+        Err(_) if clock::now() >= end => Err(ProxyError::new(Stage::Connect, Reason::TotalTimeout)),
+        Err(_) => Err(ProxyError::new(Stage::Connect, Reason::ConnectTimeout)),
+    }
+}

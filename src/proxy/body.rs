@@ -1,0 +1,417 @@
+//! Bodies on their way: what a client sends to an endpoint, and what goes back to the client.
+//!
+//! Enums, not boxes: these are polled for every frame of every request.
+
+use std::cell::Cell;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::base::clock;
+use crate::base::reason::Reason;
+use crate::cache::Recorder;
+use crate::proxy::headers;
+use crate::proxy::ledger::Ledger;
+use crate::upstream::connection::Connection;
+use crate::upstream::connection::idle::IdleConnections;
+use crate::upstream::endpoint::EndpointState;
+use crate::upstream::registry::SlotId;
+use std::sync::Arc;
+
+/// A body that broke off, and why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BodyFault(pub Reason);
+
+/// What the conductor can still learn of a body that it gave away.
+#[derive(Debug, Default)]
+pub(super) struct BodyMeter {
+    /// Bytes taken from the client.
+    pub bytes: Rc<Cell<u64>>,
+    /// The client's fault, if the body broke off.
+    pub fault: Cell<Option<Reason>>,
+    /// The endpoint has got all of it.
+    pub ended: Cell<bool>,
+}
+
+/// A request's body as an endpoint gets it.
+pub enum RequestBody {
+    /// Nothing.
+    Empty,
+    /// All of it, held for a retry.
+    Held(Bytes),
+    /// As the client sends it.
+    Stream(Box<ClientBody>),
+}
+
+/// A client's body, passed on as it comes.
+pub struct ClientBody {
+    incoming: Incoming,
+    limit: u64,
+    idle: IdleTimer,
+    meter: Rc<BodyMeter>,
+}
+
+/// A timer that is armed only while something is waited for.
+struct IdleTimer {
+    limit: Duration,
+    sleep: Option<Pin<Box<Sleep>>>,
+}
+
+impl IdleTimer {
+    fn new(limit: Duration) -> Self {
+        Self { limit, sleep: None }
+    }
+
+    /// Something moved.
+    fn rest(&mut self) {
+        self.sleep = None;
+    }
+
+    /// Ready when nothing has moved for the limit, or `end` has come.
+    fn poll_expired(&mut self, end: Option<Instant>, context: &mut Context<'_>) -> Poll<()> {
+        let limit = self.limit;
+        let sleep = self.sleep.get_or_insert_with(|| {
+            let idle = clock::now() + limit;
+            Box::pin(tokio::time::sleep_until(end.map_or(idle, |end| end.min(idle)).into()))
+        });
+        sleep.as_mut().poll(context)
+    }
+}
+
+impl ClientBody {
+    pub(super) fn new(incoming: Incoming, limit: u64, idle: Duration, meter: Rc<BodyMeter>) -> Self {
+        Self { incoming, limit, idle: IdleTimer::new(idle), meter }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Pending => {
+                ready!(self.idle.poll_expired(None, context));
+                return Poll::Ready(Some(Err(Reason::RequestBodyTimeout)));
+            }
+            Poll::Ready(frame) => frame,
+        };
+        self.idle.rest();
+        let frame = match frame {
+            None => return Poll::Ready(None),
+            Some(Err(error)) if error.is_incomplete_message() || error.is_closed() => {
+                return Poll::Ready(Some(Err(Reason::ClientGone)));
+            }
+            Some(Err(_)) => return Poll::Ready(Some(Err(Reason::BadBody))),
+            Some(Ok(frame)) => frame,
+        };
+        if let Some(data) = frame.data_ref() {
+            let bytes = self.meter.bytes.get() + data.len() as u64;
+            self.meter.bytes.set(bytes);
+            if bytes > self.limit {
+                return Poll::Ready(Some(Err(Reason::BodyTooLarge)));
+            }
+        }
+        match frame.into_trailers() {
+            Ok(mut trailers) => {
+                headers::clean_trailers(&mut trailers);
+                Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+            }
+            Err(frame) => Poll::Ready(Some(Ok(frame))),
+        }
+    }
+
+    /// Reads all of it. The caller knows that it is small.
+    ///
+    /// # Errors
+    /// The client's fault.
+    pub(super) async fn collect(mut self) -> Result<Bytes, Reason> {
+        let mut whole = bytes::BytesMut::new();
+        while let Some(frame) = std::future::poll_fn(|context| self.poll_next(context)).await {
+            if let Ok(data) = frame?.into_data() {
+                whole.extend_from_slice(&data);
+            }
+        }
+        Ok(whole.freeze())
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        match this {
+            Self::Empty => Poll::Ready(None),
+            Self::Held(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *this = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Stream(body) => {
+                let frame = ready!(body.poll_next(context));
+                match &frame {
+                    None => body.meter.ended.set(true),
+                    Some(Err(reason)) => body.meter.fault.set(Some(*reason)),
+                    Some(Ok(_)) => body.meter.ended.set(body.incoming.is_end_stream()),
+                }
+                Poll::Ready(frame.map(|frame| frame.map_err(BodyFault)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Held(bytes) => bytes.is_empty(),
+            Self::Stream(body) => body.incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Held(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+/// The right to use an endpoint for one attempt: counts itself out when dropped.
+pub(super) struct Lease(Arc<EndpointState>);
+
+impl Lease {
+    pub(super) fn take(state: &Arc<EndpointState>) -> Self {
+        state.begin_request();
+        Self(state.clone())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.end_request();
+    }
+}
+
+/// Where a connection goes when its response is whole.
+pub(super) struct Home {
+    pub idle: Rc<IdleConnections<RequestBody>>,
+    pub slot: SlotId,
+    pub keep_alive: Duration,
+    pub most: usize,
+}
+
+impl Home {
+    /// Keeps the connection where it can take another request.
+    fn bring(&self, mut connection: Connection<RequestBody>, context: &mut Context<'_>) {
+        // The driver notices the end of the exchange only when polled once more.
+        if connection.poll_driver(context).is_pending() && connection.is_ready() {
+            self.idle.put(self.slot, connection, clock::now(), self.keep_alive, self.most);
+        }
+    }
+}
+
+/// An endpoint's response body; polls the connection that it comes on.
+pub(super) struct EndpointBody {
+    pub incoming: Incoming,
+    pub connection: Option<Connection<RequestBody>>,
+    pub home: Home,
+    pub lease: Option<Lease>,
+    idle: IdleTimer,
+    /// The request's total time ends here.
+    end: Option<Instant>,
+    pub store: Option<Store>,
+}
+
+/// Puts a response aside for the cache while it passes.
+pub(super) struct Store {
+    pub recorder: Recorder,
+    pub keep: Box<dyn FnOnce(Bytes)>,
+}
+
+impl EndpointBody {
+    pub(super) fn new(
+        incoming: Incoming,
+        connection: Connection<RequestBody>,
+        home: Home,
+        lease: Lease,
+        idle: Duration,
+        end: Option<Instant>,
+    ) -> Self {
+        let connection = Some(connection);
+        Self { incoming, connection, home, lease: Some(lease), idle: IdleTimer::new(idle), end, store: None }
+    }
+
+    /// The response is whole: free the endpoint and keep its connection.
+    fn finish(&mut self, context: &mut Context<'_>) {
+        if let Some(connection) = self.connection.take() {
+            self.home.bring(connection, context);
+        }
+        self.lease = None;
+        if let Some(store) = self.store.take() {
+            store.finish();
+        }
+    }
+
+    /// Lets go of a response that has no body.
+    pub(super) fn release(mut self) {
+        if self.incoming.is_end_stream() {
+            self.finish(&mut Context::from_waker(std::task::Waker::noop()));
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if let Some(connection) = &mut self.connection
+            && connection.poll_driver(context).is_ready()
+        {
+            // What it has read is still to be taken from the body.
+            self.connection = None;
+        }
+        match Pin::new(&mut self.incoming).poll_frame(context) {
+            Poll::Pending => {
+                ready!(self.idle.poll_expired(self.end, context));
+                let total = self.end.is_some_and(|end| clock::now() >= end);
+                Poll::Ready(Some(Err(if total { Reason::TotalTimeout } else { Reason::ResponseBodyTimeout })))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                self.idle.rest();
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(Reason::ResponseIncomplete))),
+            Poll::Ready(None) => Poll::Ready(None),
+        }
+    }
+}
+
+/// What a client gets. Dropped when the last of it has been handed to the connection, or was given up.
+pub struct ResponseBody {
+    kind: Kind,
+    ledger: Option<Ledger>,
+}
+
+enum Kind {
+    Empty,
+    Full(Bytes),
+    Endpoint(Box<EndpointBody>),
+}
+
+impl ResponseBody {
+    pub(super) fn full(bytes: Bytes, ledger: Ledger) -> Self {
+        let kind = if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) };
+        Self { kind, ledger: Some(ledger) }
+    }
+
+    /// No body, and no record: the tunnel writes it.
+    pub(super) fn none() -> Self {
+        Self { kind: Kind::Empty, ledger: None }
+    }
+
+    pub(super) fn endpoint(mut body: EndpointBody, ledger: Ledger) -> Self {
+        if body.incoming.is_end_stream() {
+            // hyper will never poll a body that is already at its end.
+            body.finish(&mut Context::from_waker(std::task::Waker::noop()));
+
+            return Self { kind: Kind::Empty, ledger: Some(ledger) };
+        }
+        Self { kind: Kind::Endpoint(Box::new(body)), ledger: Some(ledger) }
+    }
+
+    /// All of it has been given out: whatever happens now is no failure of this response.
+    fn close(&mut self) {
+        self.kind = Kind::Empty;
+        self.ledger = None;
+    }
+}
+
+impl Store {
+    /// The response is whole: keep it, where it stayed within bounds.
+    fn finish(self) {
+        if let Some(bytes) = self.recorder.finish() {
+            (self.keep)(bytes);
+        }
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = BodyFault;
+
+    fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self.get_mut();
+        let body = match &mut this.kind {
+            Kind::Empty => {
+                this.close();
+                return Poll::Ready(None);
+            }
+            Kind::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                if let Some(ledger) = &mut this.ledger {
+                    ledger.bytes_out = bytes.len() as u64;
+                }
+                this.close();
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Kind::Endpoint(body) => body,
+        };
+        match ready!(body.poll_next(context)) {
+            None => {
+                body.finish(context);
+
+                this.close();
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                let mut frame = frame;
+                if let Some(data) = frame.data_ref() {
+                    if let Some(ledger) = &mut this.ledger {
+                        ledger.bytes_out += data.len() as u64;
+                    }
+                    if let Some(store) = &mut body.store {
+                        store.recorder.push(data);
+                    }
+                }
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::clean_trailers(trailers);
+                }
+                if body.incoming.is_end_stream() {
+                    body.finish(context);
+
+                    this.close();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(reason)) => {
+                if let Some(ledger) = &mut this.ledger {
+                    ledger.fail(reason);
+                }
+                this.close();
+                Poll::Ready(Some(Err(BodyFault(reason))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Endpoint(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for ResponseBody {
+    fn drop(&mut self) {
+        if let (Kind::Endpoint(_) | Kind::Full(_), Some(ledger)) = (&self.kind, &mut self.ledger)
+            && ledger.method != http::Method::HEAD
+        {
+            ledger.fail(Reason::ClientGone);
+        }
+    }
+}

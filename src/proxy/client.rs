@@ -1,0 +1,133 @@
+//! The client's side of a request: the connection it came on, and who is behind it.
+
+use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
+use std::rc::Rc;
+
+use http::HeaderMap;
+use ipnet::IpNet;
+
+use crate::base::id::ListenerIndex;
+use crate::base::record::RequestIdText;
+use crate::config::model::{Name, Scheme};
+use crate::proxy::upgrade::Tunnel;
+use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
+
+/// What is known of a connection's TLS.
+#[derive(Clone, Debug)]
+pub struct TlsInfo {
+    /// `TLSv1.3` or `TLSv1.2`.
+    pub version: &'static str,
+    /// The name that the client asked for.
+    pub server_name: Option<String>,
+}
+
+/// One client connection, as its requests see it.
+pub struct ConnectionInfo {
+    /// The listener that accepted it.
+    pub listener: Name,
+    /// The peer's address (not what a header claims).
+    pub peer: IpAddr,
+    /// TLS, where it is used.
+    pub tls: Option<TlsInfo>,
+    /// The snapshot it was accepted under: where its listener is gone from newer ones, requests use this.
+    pub accepted_under: Rc<WorkerSnapshot>,
+    /// Requests that run on it now.
+    pub running: Cell<u32>,
+    /// Set by each change of `running`, for the driver's timers.
+    pub on_change: Cell<bool>,
+    /// A tunnel that an upgrade has set up; the driver takes it when hyper lets go of the connection.
+    pub tunnel: RefCell<Option<Tunnel>>,
+}
+
+/// One running request: counts itself out when dropped.
+pub struct RequestGuard(Rc<ConnectionInfo>);
+
+impl ConnectionInfo {
+    /// Cleartext or TLS.
+    pub fn scheme(&self) -> Scheme {
+        if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// Counts a request in.
+    pub(super) fn begin_request(self: &Rc<Self>) -> RequestGuard {
+        self.running.set(self.running.get() + 1);
+        self.on_change.set(true);
+        RequestGuard(self.clone())
+    }
+
+    /// The newest snapshot and this connection's listener in it.
+    pub(super) fn snapshot(&self, worker: &WorkerContext) -> (Rc<WorkerSnapshot>, ListenerIndex) {
+        let newest = worker.snapshot();
+        match newest.listener_named(&self.listener) {
+            Some(index) => (newest, index),
+            None => {
+                let index = self.accepted_under.listener_named(&self.listener).unwrap_or(ListenerIndex(0));
+                (self.accepted_under.clone(), index)
+            }
+        }
+    }
+}
+
+impl Drop for RequestGuard {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get().saturating_sub(1));
+        self.0.on_change.set(true);
+    }
+}
+
+/// Who is behind a request, after `trusted_proxies`.
+pub(super) struct Client {
+    /// The first address from the right that is no trusted proxy.
+    pub ip: IpAddr,
+    /// The peer's forwarding headers are believed, and kept.
+    pub trusted: bool,
+    /// A trusted peer's `X-Request-Id`, or a new one.
+    pub request_id: RequestIdText,
+}
+
+/// Finds out who is behind a request.
+pub(super) fn identify(headers: &HeaderMap, peer: IpAddr, trusted_proxies: &[IpNet]) -> Client {
+    let is_trusted = |ip: &IpAddr| trusted_proxies.iter().any(|net| net.contains(ip));
+    if trusted_proxies.is_empty() || !is_trusted(&peer) {
+        return Client { ip: peer, trusted: false, request_id: RequestIdText::generate() };
+    }
+    let mut ip = peer;
+    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
+        let Ok(hop) = hop.trim().parse::<IpAddr>() else { break };
+        ip = hop;
+        if !is_trusted(&hop) {
+            break;
+        }
+    }
+    let peers_id = headers
+        .get("x-request-id")
+        .and_then(|value| value.to_str().ok())
+        .filter(|id| !id.is_empty() && id.len() <= 128);
+    let request_id = peers_id.map_or_else(RequestIdText::generate, |id| RequestIdText::Peer(id.into()));
+    Client { ip, trusted: true, request_id }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(peer: &str, forwarded: &[&str]) -> String {
+        let mut headers = HeaderMap::new();
+        for line in forwarded {
+            headers.append("x-forwarded-for", line.parse().unwrap());
+        }
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        identify(&headers, peer.parse().unwrap(), &trusted).ip.to_string()
+    }
+
+    #[test]
+    fn the_client_is_the_first_untrusted_hop_from_the_right() {
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, 198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9", "198.51.100.7, 10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["203.0.113.9, junk"]), "10.0.0.1");
+    }
+}

@@ -1,0 +1,155 @@
+//! The facts of one request, collected on its way and written once, when the last of it is gone.
+
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Version, header};
+
+use crate::base::clock;
+use crate::base::id::{EndpointIndex, ListenerIndex, PoolIndex, RouteIndex};
+use crate::base::reason::Reason;
+use crate::base::record::{CacheResult, RequestIdText, RequestRecord, Side};
+use crate::proxy::admit::Admitted;
+use crate::proxy::client::{Client, ConnectionInfo, RequestGuard};
+use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
+
+/// Collects a request's facts; writes the record when dropped.
+pub(super) struct Ledger {
+    pub worker: Rc<WorkerContext>,
+    pub snapshot: Rc<WorkerSnapshot>,
+    pub connection: Rc<ConnectionInfo>,
+    _running: RequestGuard,
+    started: Instant,
+    pub request_id: RequestIdText,
+    client_ip: IpAddr,
+    listener: ListenerIndex,
+    pub route: Option<RouteIndex>,
+    pub method: Method,
+    host: String,
+    path: String,
+    query: Option<String>,
+    version: Version,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    /// 0 until an answer is chosen; then 499 where it never left.
+    pub status: u16,
+    pub bytes_in: Rc<std::cell::Cell<u64>>,
+    pub bytes_out: u64,
+    pub pool: Option<PoolIndex>,
+    pub endpoint: Option<EndpointIndex>,
+    pub side: Option<Side>,
+    pub endpoint_status: Option<u16>,
+    pub connect: Option<Duration>,
+    pub first_byte: Option<Duration>,
+    pub retries: u8,
+    pub cache: Option<CacheResult>,
+    pub reason: Option<Reason>,
+}
+
+impl Ledger {
+    pub(super) fn open(
+        worker: &Rc<WorkerContext>,
+        snapshot: &Rc<WorkerSnapshot>,
+        connection: &Rc<ConnectionInfo>,
+        listener: ListenerIndex,
+        running: RequestGuard,
+        parts: &Parts,
+    ) -> Self {
+        Self {
+            worker: worker.clone(),
+            snapshot: snapshot.clone(),
+            connection: connection.clone(),
+            _running: running,
+            started: clock::now(),
+            request_id: RequestIdText::generate(),
+            client_ip: connection.peer,
+            listener,
+            route: None,
+            method: parts.method.clone(),
+            host: String::new(),
+            path: parts.uri.path().to_owned(),
+            query: None,
+            version: parts.version,
+            referer: parts.headers.get(header::REFERER).cloned(),
+            user_agent: parts.headers.get(header::USER_AGENT).cloned(),
+            status: 0,
+            bytes_in: Rc::default(),
+            bytes_out: 0,
+            pool: None,
+            endpoint: None,
+            side: None,
+            endpoint_status: None,
+            connect: None,
+            first_byte: None,
+            retries: 0,
+            cache: None,
+            reason: None,
+        }
+    }
+
+    pub(super) fn admitted(&mut self, admitted: &Admitted, client: &Client) {
+        self.host.clone_from(&admitted.host);
+        self.path.clone_from(&admitted.path);
+        self.query.clone_from(&admitted.query);
+        self.client_ip = client.ip;
+        self.request_id = client.request_id.clone();
+    }
+
+    pub(super) fn routed(&mut self, route: RouteIndex) {
+        self.route = Some(route);
+    }
+
+    /// The first reason stays: what follows is its consequence.
+    pub(super) fn fail(&mut self, reason: Reason) {
+        self.reason.get_or_insert(reason);
+    }
+}
+
+impl Drop for Ledger {
+    fn drop(&mut self) {
+        if self.status == 0 {
+            // The client went while we were still at work for it.
+            self.status = 499;
+            self.fail(Reason::ClientGone);
+        }
+        let pool = self.pool.map(|index| self.snapshot.pool(index));
+        let endpoint = pool.and_then(|pool| pool.endpoint(self.endpoint?));
+        let tls = self.connection.tls.as_ref();
+        let record = RequestRecord {
+            id: self.request_id.as_str(),
+            client_ip: self.client_ip,
+            listener: self.listener,
+            listener_name: &self.connection.listener,
+            route: self.route,
+            route_name: self.route.and_then(|route| Some(&*self.snapshot.config.routes.get(route.at())?.name)),
+            method: &self.method,
+            host: &self.host,
+            path: &self.path,
+            query: self.query.as_deref(),
+            version: self.version,
+            status: self.status,
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out,
+            duration: clock::now().saturating_duration_since(self.started),
+            pool: self.pool,
+            pool_name: pool.map(|pool| &*pool.spec.name),
+            endpoint: self.endpoint,
+            endpoint_name: endpoint.map(|endpoint| &*endpoint.name),
+            side: self.side,
+            endpoint_status: self.endpoint_status,
+            connect: self.connect,
+            first_byte: self.first_byte,
+            retries: self.retries,
+            cache: self.cache,
+            tls_version: tls.map(|tls| tls.version),
+            sni: tls.and_then(|tls| tls.server_name.as_deref()),
+            referer: self.referer.as_ref().map(HeaderValue::as_bytes),
+            user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
+            reason: self.reason,
+        };
+        self.worker.metrics.record(&record);
+        self.worker.log.record(&record);
+    }
+}
