@@ -1,1 +1,7 @@
-//! (room `server`)
+//! Floor 7: from a listening socket to requests: accept, TLS handshake, HTTP, and the threads that do it.
+
+mod connection;
+pub mod listener;
+mod stream;
+mod watch;
+pub mod worker;

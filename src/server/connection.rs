@@ -1,0 +1,347 @@
+//! One client connection: handshake, protocol, and the driver that polls hyper and watches the clock.
+
+use std::cell::Cell;
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::Service;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch as signal;
+use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
+
+use crate::base::clock;
+use crate::base::id::ListenerIndex;
+use crate::base::reason::Reason;
+use crate::base::record::ConnectionRecord;
+use crate::base::task::LocalExecutor;
+use crate::config::model::Name;
+use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
+use crate::relay;
+use crate::server::stream::{ClientStream, Transport};
+use crate::server::watch::{Expired, Watch};
+
+/// What every HTTP/2 client begins with (RFC 9113 §3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Which HTTP a connection speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// How far a worker is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Serving.
+    Serve,
+    /// Finishing what runs.
+    Drain,
+    /// Closing everything.
+    Stop,
+}
+
+/// A connection that was just accepted.
+pub(super) struct Accepted {
+    pub stream: Cell<Option<TcpStream>>,
+    pub peer: SocketAddr,
+    pub listener: Name,
+    pub index: ListenerIndex,
+    pub snapshot: Rc<WorkerSnapshot>,
+    pub worker: Rc<WorkerContext>,
+    pub phase: signal::Receiver<Phase>,
+}
+
+/// Counts a connection for as long as it is open.
+struct Open(Rc<WorkerContext>, Name);
+
+impl Open {
+    fn new(worker: &Rc<WorkerContext>, listener: &Name) -> Self {
+        worker.plane.connections.fetch_add(1, Ordering::Relaxed);
+        worker.metrics.connection_opened(listener);
+        Self(worker.clone(), listener.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.plane.connections.fetch_sub(1, Ordering::Relaxed);
+        self.0.metrics.connection_closed(&self.1);
+    }
+}
+
+impl Accepted {
+    /// Serves the connection to its end.
+    pub(super) async fn serve(self) {
+        let _open = Open::new(&self.worker, &self.listener);
+        let Some(listener) = self.snapshot.listener(self.index) else { return };
+        let timeouts = listener.spec.timeouts;
+        let mut phase = self.phase.clone();
+        let opening = tokio::time::timeout(timeouts.handshake, self.open(listener.tls.clone()));
+        let opened = tokio::select! {
+            biased;
+            _ = phase.wait_for(|phase| *phase == Phase::Stop) => return,
+            opened = opening => opened,
+        };
+        let (transport, protocol, ahead, tls) = match opened {
+            Ok(Ok(opened)) => opened,
+            Ok(Err((reason, detail))) => return self.complain(reason, &detail),
+            Err(_) => {
+                let reason = if listener.tls.is_some() { Reason::HandshakeTimeout } else { Reason::HeaderTimeout };
+                return self.complain(reason, "nothing came in time");
+            }
+        };
+        let watch = Rc::new(Watch::new(timeouts));
+        let stream = ClientStream::new(transport, ahead, watch.clone());
+        let info = Rc::new(ConnectionInfo {
+            listener: self.listener.clone(),
+            peer: self.peer.ip().to_canonical(),
+            tls,
+            accepted_under: self.snapshot.clone(),
+            running: Cell::new(0),
+            on_change: Cell::new(false),
+            tunnel: std::cell::RefCell::new(None),
+        });
+        match protocol {
+            Protocol::Http1 => self.http1(stream, info, &watch).await,
+            Protocol::Http2 => self.http2(stream, info, &watch).await,
+        }
+    }
+
+    /// TLS where the listener has it, then which protocol is spoken.
+    async fn open(
+        &self,
+        tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+    ) -> Result<(Transport, Protocol, Bytes, Option<TlsInfo>), (Reason, String)> {
+        let mut stream = self.stream.take().ok_or((Reason::Internal, "the stream was taken twice".to_owned()))?;
+        let Some(config) = tls else {
+            let (protocol, ahead) =
+                detect(&mut stream).await.map_err(|error| (Reason::ClientGone, error.to_string()))?;
+            return Ok((Transport::Clear(stream), protocol, ahead, None));
+        };
+        let stream = TlsAcceptor::from(config)
+            .accept(stream)
+            .await
+            .map_err(|error| (Reason::HandshakeFailed, error.to_string()))?;
+        let (_, session) = stream.get_ref();
+        let version = match session.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
+            _ => "TLSv1.2",
+        };
+        let resumed = session.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        self.worker.metrics.handshake(&self.listener, version, resumed);
+        let server_name = session.server_name().map(str::to_owned);
+        let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
+        Ok((Transport::Tls(Box::new(stream)), protocol, Bytes::new(), Some(TlsInfo { version, server_name })))
+    }
+
+    /// Logs and counts what never became a request.
+    fn complain(&self, reason: Reason, detail: &str) {
+        let record = ConnectionRecord {
+            client_ip: self.peer.ip().to_canonical(),
+            listener: self.index,
+            listener_name: &self.listener,
+            status: None,
+            reason,
+            detail,
+        };
+        self.worker.metrics.connection(&record);
+        self.worker.log.connection(&record);
+    }
+
+    async fn http1(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {
+        let limit = self.snapshot.listeners[self.index.at()].spec.limits.header_bytes.bytes() as usize;
+        let service = Requests { worker: self.worker.clone(), info: info.clone() };
+        let mut connection = http1::Builder::new()
+            .half_close(true)
+            .max_buf_size(limit.max(8 * 1024))
+            .serve_connection(TokioIo::new(stream), service);
+        let end = self
+            .drive(&info, watch, |context, graceful| {
+                if graceful {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                connection.poll_without_shutdown(context)
+            })
+            .await;
+        match end {
+            End::Closed => {}
+            End::Failed(error) => return self.explain(&error),
+            End::Expired(Expired::Fault(reason)) => return self.complain(reason, "closed by its timer"),
+            End::Expired(Expired::KeepAlive) | End::Stopped => return,
+        }
+        let parts = connection.into_parts();
+        let mut stream = parts.io.into_inner().with_ahead(parts.read_buf);
+        let tunnel = info.tunnel.borrow_mut().take();
+        let Some(mut tunnel) = tunnel else {
+            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
+            return;
+        };
+        let mut phase = self.phase.clone();
+        let carry = async {
+            if !tunnel.early.is_empty() && stream.write_all(&tunnel.early).await.is_err() {
+                return;
+            }
+            relay::relay(&mut stream, &mut tunnel.endpoint, tunnel.idle).await;
+        };
+        tokio::select! {
+            () = carry => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Stop) => {}
+        }
+    }
+
+    async fn http2(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {
+        let limits = self.snapshot.listeners[self.index.at()].spec.limits;
+        let service = Requests { worker: self.worker.clone(), info: info.clone() };
+        let mut connection = http2::Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.streams)
+            .max_header_list_size(limits.header_bytes.bytes() as u32)
+            .max_send_buf_size(64 * 1024)
+            .serve_connection(TokioIo::new(stream), service);
+        let end = self
+            .drive(&info, watch, |context, graceful| {
+                if graceful {
+                    Pin::new(&mut connection).graceful_shutdown();
+                }
+                Pin::new(&mut connection).poll(context)
+            })
+            .await;
+        match end {
+            End::Failed(error) => self.explain(&error),
+            End::Expired(Expired::Fault(reason)) => self.complain(reason, "closed by its timer"),
+            End::Closed | End::Stopped | End::Expired(Expired::KeepAlive) => {}
+        }
+    }
+
+    /// Polls hyper until the connection ends, its timer does, or the worker stops.
+    async fn drive(
+        &self,
+        info: &Rc<ConnectionInfo>,
+        watch: &Rc<Watch>,
+        mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
+    ) -> End {
+        let mut phase = self.phase.clone();
+        let mut changed = std::pin::pin!(async move {
+            let _ = phase.wait_for(|phase| *phase != Phase::Serve).await;
+            let _ = phase.wait_for(|phase| *phase == Phase::Stop).await;
+        });
+        let current = self.phase.clone();
+        let mut draining = false;
+        let mut timer: Option<Pin<Box<Sleep>>> = None;
+        std::future::poll_fn(move |context| {
+            let stop = changed.as_mut().poll(context).is_ready();
+            if stop {
+                return Poll::Ready(End::Stopped);
+            }
+            let drain_now = !draining && *current.borrow() != Phase::Serve;
+            draining |= drain_now;
+            if let Poll::Ready(ended) = poll(context, drain_now) {
+                return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
+            }
+            if info.on_change.replace(false) {
+                watch.requests(info.running.get());
+            }
+            poll_timer(&mut timer, watch, context).map(End::Expired)
+        })
+        .await
+    }
+
+    /// What hyper refused by itself never reached our code: it is told from hyper's error.
+    fn explain(&self, error: &hyper::Error) {
+        let reason = match error {
+            error if error.is_parse_too_large() => Reason::HeadersTooLarge,
+            error if error.is_parse() => Reason::MalformedRequest,
+            error if error.is_user() => Reason::ResponseIncomplete,
+            _ => return,
+        };
+        // The body's own record has said why, where a response broke off.
+        if reason != Reason::ResponseIncomplete {
+            let mut record_detail = error.to_string();
+            if let Some(source) = std::error::Error::source(error) {
+                record_detail = format!("{record_detail}: {source}");
+            }
+            self.complain(reason, &record_detail);
+        }
+    }
+}
+
+/// Hands a connection's requests to the proxy.
+struct Requests {
+    worker: Rc<WorkerContext>,
+    info: Rc<ConnectionInfo>,
+}
+
+impl Service<Request<Incoming>> for Requests {
+    type Response = Response<ResponseBody>;
+    type Error = Infallible;
+    // Boxed, because taking a connection apart after a 101 needs a future that can be moved.
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (worker, info) = (self.worker.clone(), self.info.clone());
+        Box::pin(async move { Ok(proxy::handle(worker, info, request).await) })
+    }
+}
+
+/// How a driven connection ended.
+enum End {
+    Closed,
+    Failed(hyper::Error),
+    Expired(Expired),
+    Stopped,
+}
+
+/// Arms the timer only where its deadline is nearer than what is armed; looks again when it fires.
+fn poll_timer(timer: &mut Option<Pin<Box<Sleep>>>, watch: &Watch, context: &mut Context<'_>) -> Poll<Expired> {
+    loop {
+        let Some((at, why)) = watch.deadline() else { return Poll::Pending };
+        if clock::now() >= at {
+            return Poll::Ready(why);
+        }
+        let at = tokio::time::Instant::from_std(at);
+        let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if sleep.deadline() > at || sleep.is_elapsed() {
+            sleep.as_mut().reset(at);
+        }
+        match sleep.as_mut().poll(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(()) => {}
+        }
+    }
+}
+
+/// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes; what was read comes first later on.
+async fn detect(stream: &mut TcpStream) -> std::io::Result<(Protocol, Bytes)> {
+    let mut start = BytesMut::with_capacity(PREFACE.len());
+    loop {
+        // Reads into what is left of the preface, so that no byte of HTTP/1.1 beyond it is taken.
+        let mut rest = [0; 24];
+        let left = PREFACE.len() - start.len();
+        let count = stream.read(&mut rest[..left]).await?;
+        if count == 0 {
+            return match start.is_empty() {
+                true => Err(std::io::ErrorKind::UnexpectedEof.into()),
+                false => Ok((Protocol::Http1, start.freeze())),
+            };
+        }
+        start.extend_from_slice(&rest[..count]);
+        if !PREFACE.starts_with(&start) {
+            return Ok((Protocol::Http1, start.freeze()));
+        }
+        if start.len() == PREFACE.len() {
+            return Ok((Protocol::Http2, start.freeze()));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! A worker: one thread with its own runtime, listening sockets, idle connections, counters and log buffer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::base::clock;
+use crate::base::reason::Reason;
+use crate::base::record::ConnectionRecord;
+use crate::base::task::spawn_local;
+use crate::config::model::Name;
+use crate::proxy::WorkerContext;
+use crate::server::connection::{Accepted, Phase};
+use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
+
+/// How often a worker shows that it is alive, and hands its log over.
+const TICK: Duration = Duration::from_millis(200);
+/// How long a worker rests when the operating system has no descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A running worker.
+pub struct Worker {
+    /// The way to it.
+    pub commands: WorkerSender,
+    /// Ends after [`WorkerCommand::Stop`].
+    pub thread: JoinHandle<()>,
+}
+
+/// Starts a worker.
+///
+/// # Errors
+/// The operating system's, where it has no thread or descriptor left.
+pub fn spawn(index: usize, plane: Arc<Plane>) -> io::Result<Worker> {
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default());
+    // A `LocalRuntime` cannot change threads: this one only shows early that one can be made.
+    drop(runtime?);
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let thread =
+        std::thread::Builder::new().name(format!("worker-{index}")).spawn(
+            move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(run(index, plane, receiver)),
+                Err(error) => tracing::error!(worker = index, %error, "the worker has no runtime"),
+            },
+        )?;
+    Ok(Worker { commands, thread })
+}
+
+async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
+    let context = Rc::new(WorkerContext::new(plane.clone()));
+    let (phase, phases) = watch::channel(Phase::Serve);
+    let sockets: RefCell<HashMap<(Name, SocketAddr), CancellationToken>> = RefCell::default();
+    let mut tick = tokio::time::interval(TICK);
+    let beat = || {
+        if let Some(stamp) = plane.worker_ticks.get(index) {
+            stamp.store(clock::millis(clock::now()), Ordering::Relaxed);
+        }
+    };
+    loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            _ = tick.tick() => {
+                beat();
+                context.log.tick();
+                context.idle.sweep(clock::now());
+                continue;
+            }
+        };
+        match command {
+            Some(WorkerCommand::Listen { listener, address, socket }) => {
+                let closing = CancellationToken::new();
+                if let Some(before) = sockets.borrow_mut().insert((listener.clone(), address), closing.clone()) {
+                    before.cancel();
+                }
+                spawn_local(listen(context.clone(), listener, socket, closing, phases.clone()));
+            }
+            Some(WorkerCommand::Unlisten { listener, address }) => {
+                if let Some(closing) = sockets.borrow_mut().remove(&(listener, address)) {
+                    closing.cancel();
+                }
+            }
+            Some(WorkerCommand::Drain) => _ = phase.send(Phase::Drain),
+            Some(WorkerCommand::Stop) | None => break,
+        }
+    }
+    let _ = phase.send(Phase::Stop);
+    // One turn lets every connection see the word and write its record.
+    tokio::task::yield_now().await;
+    context.log.tick();
+}
+
+/// Accepts on one socket until it is told to close; then takes what is queued, so that nobody who was let in is lost.
+async fn listen(
+    context: Rc<WorkerContext>,
+    name: Name,
+    socket: std::net::TcpListener,
+    closing: CancellationToken,
+    phases: watch::Receiver<Phase>,
+) {
+    let socket = match TcpListener::from_std(socket) {
+        Ok(socket) => socket,
+        Err(error) => return tracing::error!(listener = %name, %error, "cannot listen"),
+    };
+    let closed = Cell::new(false);
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = closing.cancelled(), if !closed.get() => {
+                closed.set(true);
+                continue;
+            }
+            accepted = socket.accept() => accepted,
+            () = std::future::ready(()), if closed.get() => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => accept(&context, &name, stream, peer, &phases),
+            Err(error) if is_shortage(&error) => {
+                tracing::warn!(listener = %name, %error, "cannot accept: raise the limit of open files (ulimit -n)");
+                // The socket stays ready: without a rest this loop would take the whole core.
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            // The client was gone before we came to it.
+            Err(_) => {}
+        }
+    }
+}
+
+fn is_shortage(error: &io::Error) -> bool {
+    use nix::libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
+}
+
+fn accept(
+    context: &Rc<WorkerContext>,
+    name: &Name,
+    stream: tokio::net::TcpStream,
+    peer: SocketAddr,
+    phases: &watch::Receiver<Phase>,
+) {
+    let snapshot = context.snapshot();
+    let Some(index) = snapshot.listener_named(name) else { return };
+    let limit = snapshot.config.process.max_connections;
+    if context.plane.connections.load(Ordering::Relaxed) >= limit {
+        let record = ConnectionRecord {
+            client_ip: peer.ip(),
+            listener: index,
+            listener_name: name,
+            status: None,
+            reason: Reason::ConnectionLimit,
+            detail: "process.max_connections is reached",
+        };
+        context.metrics.connection(&record);
+        context.log.connection(&record);
+        return;
+    }
+    // Small answers must not wait for the client's delayed ACK.
+    let _ = stream.set_nodelay(true);
+    let accepted = Accepted {
+        stream: Cell::new(Some(stream)),
+        peer,
+        listener: name.clone(),
+        index,
+        snapshot,
+        worker: context.clone(),
+        phase: phases.clone(),
+    };
+    spawn_local(accepted.serve());
+}
