@@ -55,8 +55,8 @@ struct UsersPage {
 
 /// Everything this server answers, each answer signed with its name and role.
 pub(crate) fn router(name: &ServerName, role: Role, store: Arc<Store>) -> Router {
-    let served_by = HeaderValue::try_from(format!("{name} {role}"))
-        .unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
+    let served_by =
+        HeaderValue::try_from(format!("{name} {role}")).unwrap_or_else(|_| HeaderValue::from_static("unnamed"));
     let mut users = get(list_users);
     let mut notes = get(list_notes);
     let mut note = get(read_note);
@@ -86,10 +86,7 @@ pub(crate) fn router(name: &ServerName, role: Role, store: Arc<Store>) -> Router
 
 // === users ===
 
-async fn create_user(
-    State(app): State<App>,
-    Checked(UserName(name)): Checked<UserName>,
-) -> Result<Response, Problem> {
+async fn create_user(State(app): State<App>, Checked(UserName(name)): Checked<UserName>) -> Result<Response, Problem> {
     let user = app.store.create_user(name).await?;
     Ok(created(&format!("/api/users/{}", user.id), &user))
 }
@@ -99,10 +96,7 @@ async fn read_user(State(app): State<App>, Id(id): Id) -> Result<Json<User>, Pro
     user.map(Json).ok_or_else(|| Problem::unknown_user(id))
 }
 
-async fn list_users(
-    State(app): State<App>,
-    WindowQuery(window): WindowQuery,
-) -> Result<Json<UsersPage>, Problem> {
+async fn list_users(State(app): State<App>, WindowQuery(window): WindowQuery) -> Result<Json<UsersPage>, Problem> {
     let mut users = app.store.list_users(window.plus_one()).await?;
     let next_before = cut(&mut users, window.limit, |user| user.id);
     Ok(Json(UsersPage { users, next_before }))
@@ -113,10 +107,7 @@ async fn list_notes_of_user(
     Id(user_id): Id,
     WindowQuery(window): WindowQuery,
 ) -> Result<Json<NotesPage>, Problem> {
-    let mut notes = app
-        .store
-        .list_notes(Some(user_id), window.plus_one())
-        .await?;
+    let mut notes = app.store.list_notes(Some(user_id), window.plus_one()).await?;
     // Only an empty list leaves open whether the user exists.
     if notes.is_empty() && app.store.read_user(user_id).await?.is_none() {
         return Err(Problem::unknown_user(user_id));
@@ -127,10 +118,7 @@ async fn list_notes_of_user(
 
 // === notes ===
 
-async fn create_note(
-    State(app): State<App>,
-    Checked(new): Checked<NewNote>,
-) -> Result<Response, Problem> {
+async fn create_note(State(app): State<App>, Checked(new): Checked<NewNote>) -> Result<Response, Problem> {
     let note = app.store.create_note(new).await?;
     Ok(created(&format!("/api/notes/{}", note.id), &note))
 }
@@ -150,17 +138,10 @@ async fn update_note(
 }
 
 async fn delete_note(State(app): State<App>, Id(id): Id) -> Result<StatusCode, Problem> {
-    if app.store.delete_note(id).await? {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Problem::unknown_note(id))
-    }
+    if app.store.delete_note(id).await? { Ok(StatusCode::NO_CONTENT) } else { Err(Problem::unknown_note(id)) }
 }
 
-async fn list_notes(
-    State(app): State<App>,
-    WindowQuery(window): WindowQuery,
-) -> Result<Json<NotesPage>, Problem> {
+async fn list_notes(State(app): State<App>, WindowQuery(window): WindowQuery) -> Result<Json<NotesPage>, Problem> {
     let mut notes = app.store.list_notes(None, window.plus_one()).await?;
     let next_before = cut(&mut notes, window.limit, |note| note.id);
     Ok(Json(NotesPage { notes, next_before }))
@@ -172,10 +153,7 @@ async fn search(
     Checked(Search { text, limit }): Checked<Search>,
 ) -> Result<Json<NotesPage>, Problem> {
     let notes = app.store.search_notes(text, limit).await?;
-    Ok(Json(NotesPage {
-        notes,
-        next_before: None,
-    }))
+    Ok(Json(NotesPage { notes, next_before: None }))
 }
 
 // === probes and trials ===
@@ -219,12 +197,7 @@ async fn method_not_allowed(State(app): State<App>, method: Method, uri: Uri) ->
 // === answers ===
 
 fn created(location: &str, body: &impl Serialize) -> Response {
-    (
-        StatusCode::CREATED,
-        [(header::LOCATION, location)],
-        Json(body),
-    )
-        .into_response()
+    (StatusCode::CREATED, [(header::LOCATION, location)], Json(body)).into_response()
 }
 
 /// Drops the one item read beyond the limit; its being there says that the list goes on.
@@ -240,17 +213,12 @@ fn cut<T>(items: &mut Vec<T>, limit: u32, id: impl Fn(&T) -> i64) -> Option<i64>
 async fn sign(State(served_by): State<HeaderValue>, mut response: Response) -> Response {
     let headers = response.headers_mut();
     headers.insert(SERVED_BY, served_by);
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     no_store_unless_said(headers);
     response
 }
 
 /// What comes out of the database must not be kept by anyone between it and the reader.
 fn no_store_unless_said(headers: &mut HeaderMap) {
-    headers
-        .entry(header::CACHE_CONTROL)
-        .or_insert(HeaderValue::from_static("no-store"));
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
 }

@@ -104,9 +104,7 @@ impl Check for UserName {
             return Err(Problem::bad_input("name must not be empty"));
         }
         if name.chars().count() > NAME_CHARS_MAX {
-            return Err(Problem::bad_input(format!(
-                "name must not be longer than {NAME_CHARS_MAX} characters"
-            )));
+            return Err(Problem::bad_input(format!("name must not be longer than {NAME_CHARS_MAX} characters")));
         }
         Ok(Self(name.to_owned()))
     }
@@ -127,11 +125,7 @@ impl Check for NewNote {
                 )));
             }
         }
-        Ok(Self {
-            user_id: form.user_id,
-            content: check_content(form.content)?,
-            client_id: form.client_id,
-        })
+        Ok(Self { user_id: form.user_id, content: check_content(form.content)?, client_id: form.client_id })
     }
 }
 
@@ -151,18 +145,13 @@ impl Check for Search {
             return Err(Problem::bad_input("text must not be empty"));
         }
         if form.text.len() > SEARCH_BYTES_MAX {
-            return Err(Problem::bad_input(format!(
-                "text must not be longer than {SEARCH_BYTES_MAX} bytes"
-            )));
+            return Err(Problem::bad_input(format!("text must not be longer than {SEARCH_BYTES_MAX} bytes")));
         }
         let limit = match form.limit {
             None => LIMIT_DEFAULT,
             Some(limit) => check_limit(Some(limit))?,
         };
-        Ok(Self {
-            text: form.text,
-            limit,
-        })
+        Ok(Self { text: form.text, limit })
     }
 }
 
@@ -172,16 +161,14 @@ impl<S: Send + Sync, T: Check> FromRequest<S> for Checked<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let body = Bytes::from_request(request, state)
-            .await
-            .map_err(|rejection| {
-                if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                    let detail = format!("the body must not be longer than {BODY_BYTES_MAX} bytes");
-                    Problem::new(Code::BodyTooLarge, detail)
-                } else {
-                    Problem::bad_input(rejection.body_text())
-                }
-            })?;
+        let body = Bytes::from_request(request, state).await.map_err(|rejection| {
+            if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                let detail = format!("the body must not be longer than {BODY_BYTES_MAX} bytes");
+                Problem::new(Code::BodyTooLarge, detail)
+            } else {
+                Problem::bad_input(rejection.body_text())
+            }
+        })?;
         let form = serde_json::from_slice(&body)
             .map_err(|error| Problem::bad_input(format!("the JSON body is not right: {error}")))?;
         T::check(form).map(Self)
@@ -225,18 +212,13 @@ impl<S: Send + Sync> FromRequestParts<S> for SlowQuery {
             .and_then(|text| text.parse().ok())
             .filter(|ms| *ms <= SLOW_MS_MAX)
             .map(Self)
-            .ok_or_else(|| {
-                Problem::bad_input(format!("ms must be a whole number from 0 to {SLOW_MS_MAX}"))
-            })
+            .ok_or_else(|| Problem::bad_input(format!("ms must be a whole number from 0 to {SLOW_MS_MAX}")))
     }
 }
 
 // === checks shared by several inputs ===
 
-async fn query<T: DeserializeOwned, S: Send + Sync>(
-    parts: &mut Parts,
-    state: &S,
-) -> Result<T, Problem> {
+async fn query<T: DeserializeOwned, S: Send + Sync>(parts: &mut Parts, state: &S) -> Result<T, Problem> {
     let Query(form) = Query::<T>::from_request_parts(parts, state)
         .await
         .map_err(|rejection| Problem::bad_input(rejection.body_text()))?;
@@ -260,11 +242,7 @@ fn check_limit(limit: Option<i64>) -> Result<u32, Problem> {
     limit
         .and_then(|limit| u32::try_from(limit).ok())
         .filter(|limit| (1..=LIMIT_MAX).contains(limit))
-        .ok_or_else(|| {
-            Problem::bad_input(format!(
-                "limit must be a whole number from 1 to {LIMIT_MAX}"
-            ))
-        })
+        .ok_or_else(|| Problem::bad_input(format!("limit must be a whole number from 1 to {LIMIT_MAX}")))
 }
 
 fn parse_id(what: &str, text: &str) -> Result<i64, Problem> {

@@ -25,12 +25,7 @@ pub(crate) struct Options {
 
     /// Where the notes are: `sqlite:/path/to/file.db`, `sqlite::memory:` or
     /// `mysql://user:password@127.0.0.1:3306/notes` (also with `?socket=/path`).
-    #[arg(
-        long,
-        env = "NOTES_STORE",
-        default_value = "sqlite::memory:",
-        hide_env_values = true
-    )]
+    #[arg(long, env = "NOTES_STORE", default_value = "sqlite::memory:", hide_env_values = true)]
     pub(crate) store: StoreAddress,
 
     /// How long a stop waits for requests in flight.
@@ -93,9 +88,7 @@ impl FromStr for ServerName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let fits = (1..=64).contains(&text.len());
-        let plain = text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
+        let plain = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte));
         if fits && plain {
             Ok(Self(text.to_owned()))
         } else {
@@ -144,12 +137,7 @@ impl fmt::Display for StoreAddress {
                 let name = opts.db_name().unwrap_or_default();
                 match opts.socket() {
                     Some(socket) => write!(f, "mysql: {name} at {socket}"),
-                    None => write!(
-                        f,
-                        "mysql: {name} at {}:{}",
-                        opts.ip_or_hostname(),
-                        opts.tcp_port()
-                    ),
+                    None => write!(f, "mysql: {name} at {}:{}", opts.ip_or_hostname(), opts.tcp_port()),
                 }
             }
         }
@@ -171,36 +159,17 @@ mod tests {
         let shown = |text: &str| text.parse::<StoreAddress>().map(|store| store.to_string());
         assert_eq!(shown("sqlite::memory:"), Ok("sqlite::memory:".to_owned()));
         assert_eq!(shown("sqlite:/var/n.db"), Ok("sqlite:/var/n.db".to_owned()));
-        assert_eq!(
-            shown("mysql://a:secret@127.0.0.1:3307/notes"),
-            Ok("mysql: notes at 127.0.0.1:3307".to_owned())
-        );
-        assert_eq!(
-            shown("mysql://a@localhost/notes?socket=/run/m.sock"),
-            Ok("mysql: notes at /run/m.sock".to_owned())
-        );
-        for bad in [
-            "",
-            "sqlite:",
-            "postgres://x/y",
-            "mysql://",
-            "mysql://a@b",
-            "mysql://a@b/c?nonsense=1",
-        ] {
-            assert!(
-                bad.parse::<StoreAddress>().is_err(),
-                "{bad} must be refused"
-            );
+        assert_eq!(shown("mysql://a:secret@127.0.0.1:3307/notes"), Ok("mysql: notes at 127.0.0.1:3307".to_owned()));
+        assert_eq!(shown("mysql://a@localhost/notes?socket=/run/m.sock"), Ok("mysql: notes at /run/m.sock".to_owned()));
+        for bad in ["", "sqlite:", "postgres://x/y", "mysql://", "mysql://a@b", "mysql://a@b/c?nonsense=1"] {
+            assert!(bad.parse::<StoreAddress>().is_err(), "{bad} must be refused");
         }
     }
 
     #[test]
     fn a_server_name_cannot_break_a_header() {
         for bad in ["", "a b", "a\r\nb", "é"] {
-            assert!(
-                bad.parse::<ServerName>().is_err(),
-                "{bad:?} must be refused"
-            );
+            assert!(bad.parse::<ServerName>().is_err(), "{bad:?} must be refused");
         }
         assert!("write-1.local_2".parse::<ServerName>().is_ok());
     }

@@ -15,26 +15,10 @@ use crate::problem::{Code, Problem};
 const CONTENT_SECURITY_POLICY: &str = "default-src 'self'; base-uri 'none'; form-action 'self'; \
      frame-ancestors 'none'; object-src 'none'";
 
-static HOME: Asset = Asset::new(
-    "text/html; charset=utf-8",
-    "no-cache",
-    include_bytes!("../assets/index.html"),
-);
-static STYLE: Asset = Asset::new(
-    "text/css; charset=utf-8",
-    STATIC_CACHE,
-    include_bytes!("../assets/app.css"),
-);
-static SCRIPT: Asset = Asset::new(
-    "text/javascript; charset=utf-8",
-    STATIC_CACHE,
-    include_bytes!("../assets/app.js"),
-);
-static LOGO: Asset = Asset::new(
-    "image/svg+xml",
-    STATIC_CACHE,
-    include_bytes!("../assets/logo.svg"),
-);
+static HOME: Asset = Asset::new("text/html; charset=utf-8", "no-cache", include_bytes!("../assets/index.html"));
+static STYLE: Asset = Asset::new("text/css; charset=utf-8", STATIC_CACHE, include_bytes!("../assets/app.css"));
+static SCRIPT: Asset = Asset::new("text/javascript; charset=utf-8", STATIC_CACHE, include_bytes!("../assets/app.js"));
+static LOGO: Asset = Asset::new("image/svg+xml", STATIC_CACHE, include_bytes!("../assets/logo.svg"));
 
 const STATIC_CACHE: &str = "public, max-age=60";
 
@@ -50,10 +34,7 @@ struct Asset {
 /// `GET /`.
 pub(crate) async fn home(headers: HeaderMap) -> Response {
     let mut response = HOME.answer(&headers);
-    response.headers_mut().insert(
-        header::CONTENT_SECURITY_POLICY,
-        HeaderValue::from_static(CONTENT_SECURITY_POLICY),
-    );
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY));
     response
 }
 
@@ -74,41 +55,19 @@ pub(crate) async fn asset(
 // === impl Asset ===
 
 impl Asset {
-    const fn new(
-        media_type: &'static str,
-        cache_control: &'static str,
-        bytes: &'static [u8],
-    ) -> Self {
-        Self {
-            media_type,
-            cache_control,
-            bytes,
-            etag: etag(bytes),
-        }
+    const fn new(media_type: &'static str, cache_control: &'static str, bytes: &'static [u8]) -> Self {
+        Self { media_type, cache_control, bytes, etag: etag(bytes) }
     }
 
     /// The file, or 304 when the client has it already (RFC 9110 section 13.1.2).
     fn answer(&'static self, request: &HeaderMap) -> Response {
-        let held = request
-            .get_all(header::IF_NONE_MATCH)
-            .iter()
-            .any(|value| names_etag(value.as_bytes(), &self.etag));
-        let mut response = if held {
-            StatusCode::NOT_MODIFIED.into_response()
-        } else {
-            self.bytes.into_response()
-        };
+        let held = request.get_all(header::IF_NONE_MATCH).iter().any(|value| names_etag(value.as_bytes(), &self.etag));
+        let mut response = if held { StatusCode::NOT_MODIFIED.into_response() } else { self.bytes.into_response() };
         let headers = response.headers_mut();
         if !held {
-            headers.insert(
-                header::CONTENT_TYPE,
-                HeaderValue::from_static(self.media_type),
-            );
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.media_type));
         }
-        headers.insert(
-            header::CACHE_CONTROL,
-            HeaderValue::from_static(self.cache_control),
-        );
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(self.cache_control));
         if let Ok(etag) = HeaderValue::from_bytes(&self.etag) {
             headers.insert(header::ETAG, etag);
         }

@@ -56,10 +56,7 @@ struct Body<'a> {
 
 impl Problem {
     pub(crate) fn new(code: Code, detail: impl Into<String>) -> Self {
-        Self {
-            code,
-            detail: detail.into(),
-        }
+        Self { code, detail: detail.into() }
     }
 
     pub(crate) fn bad_input(detail: impl Into<String>) -> Self {
@@ -79,10 +76,9 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::UnknownUser => Self::new(Code::UnknownUser, "there is no such user"),
-            StoreError::DuplicateClientId => Self::new(
-                Code::DuplicateClientId,
-                "a note with this client_id is already stored",
-            ),
+            StoreError::DuplicateClientId => {
+                Self::new(Code::DuplicateClientId, "a note with this client_id is already stored")
+            }
             StoreError::Timeout(_)
             | StoreError::NotWritable
             | StoreError::Worker(_)
@@ -107,10 +103,7 @@ impl IntoResponse for Problem {
         };
         let mut response = (status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if self.code == Code::StoreUnavailable {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

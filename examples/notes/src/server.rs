@@ -46,9 +46,8 @@ pub(crate) fn run(options: Options) -> anyhow::Result<()> {
 async fn serve(options: Options) -> anyhow::Result<()> {
     refuse_hopeless(&options)?;
     let mut stop_signals = StopSignals::new()?;
-    let listener = TcpListener::bind(options.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}", options.listen))?;
+    let listener =
+        TcpListener::bind(options.listen).await.with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
 
     let store = Arc::new(Store::open(&options.store, options.role));
@@ -97,10 +96,7 @@ fn refuse_hopeless(options: &Options) -> anyhow::Result<()> {
                 Some(_) | None => return Ok(()),
             };
             if !parent.is_dir() {
-                bail!(
-                    "the directory {} of the store does not exist",
-                    parent.display()
-                );
+                bail!("the directory {} of the store does not exist", parent.display());
             }
             Ok(())
         }
@@ -118,11 +114,7 @@ fn announce(address: SocketAddr, options: &Options) {
 
 fn start_logging() {
     let filter = EnvFilter::try_from_env("NOTES_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .try_init();
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
 /// The signals that end a server.

@@ -168,20 +168,12 @@ impl Store {
     }
 
     /// The notes of one user, or of all.
-    pub(crate) async fn list_notes(
-        &self,
-        user_id: Option<i64>,
-        window: Window,
-    ) -> Result<Vec<Note>, StoreError> {
+    pub(crate) async fn list_notes(&self, user_id: Option<i64>, window: Window) -> Result<Vec<Note>, StoreError> {
         ask!(self, list_notes(user_id, window))
     }
 
     /// The note after the change, or nothing if there is no such note.
-    pub(crate) async fn update_note(
-        &self,
-        id: i64,
-        content: String,
-    ) -> Result<Option<Note>, StoreError> {
+    pub(crate) async fn update_note(&self, id: i64, content: String) -> Result<Option<Note>, StoreError> {
         ask!(self, update_note(id, content))
     }
 
@@ -191,11 +183,7 @@ impl Store {
     }
 
     /// The newest notes that contain a text.
-    pub(crate) async fn search_notes(
-        &self,
-        text: String,
-        limit: u32,
-    ) -> Result<Vec<Note>, StoreError> {
+    pub(crate) async fn search_notes(&self, text: String, limit: u32) -> Result<Vec<Note>, StoreError> {
         ask!(self, search_notes(like_pattern(&text), limit))
     }
 
@@ -213,10 +201,7 @@ impl Store {
 impl Window {
     /// One item more than asked for: whether it comes tells if the list goes on.
     pub(crate) fn plus_one(self) -> Self {
-        Self {
-            limit: self.limit.saturating_add(1),
-            ..self
-        }
+        Self { limit: self.limit.saturating_add(1), ..self }
     }
 
     fn before_or_end(self) -> i64 {
@@ -250,11 +235,7 @@ impl StoreError {
         let now = now_ms();
         let last = LAST_MS.load(Ordering::Relaxed);
         let is_due = (now - last).abs() >= WARN_EVERY_MS;
-        let is_ours = || {
-            LAST_MS
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-        };
+        let is_ours = || LAST_MS.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if is_due && is_ours() {
             let left_out = LEFT_OUT.swap(0, Ordering::Relaxed);
             warn!(left_out, "a request failed: {}", self.chain());

@@ -7,9 +7,7 @@
 
 use std::{pin::Pin, time::Duration};
 
-use mysql_async::{
-    Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, ServerError, prelude::Queryable,
-};
+use mysql_async::{Conn, Opts, OptsBuilder, Pool, PoolConstraints, PoolOpts, ServerError, prelude::Queryable};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{NewNote, Note, QUERY_DEADLINE, StoreError, User, Window, now_ms};
@@ -78,10 +76,7 @@ impl MysqlStore {
             .prefer_socket(false)
             // A change to the same content must count as a note that was found.
             .client_found_rows(true);
-        Self {
-            pool: Pool::new(opts),
-            role,
-        }
+        Self { pool: Pool::new(opts), role }
     }
 
     pub(crate) async fn create_schema(&self) -> Result<(), StoreError> {
@@ -101,9 +96,7 @@ impl MysqlStore {
             .run(within, |conn| {
                 Box::pin(async move {
                     // Some versions say 0 and 1, some OFF and ON.
-                    let read_only: Option<String> = conn
-                        .query_first("SELECT CAST(@@global.read_only AS CHAR)")
-                        .await?;
+                    let read_only: Option<String> = conn.query_first("SELECT CAST(@@global.read_only AS CHAR)").await?;
                     conn.query_drop("SELECT 1 FROM notes LIMIT 1").await?;
                     Ok(!matches!(read_only.as_deref(), Some("0" | "OFF")))
                 })
@@ -121,11 +114,7 @@ impl MysqlStore {
                 let created_ms = now_ms();
                 let insert = "INSERT INTO users (name, created_ms) VALUES (?, ?)";
                 conn.exec_drop(insert, (&name, created_ms)).await?;
-                Ok(User {
-                    id: last_id(conn),
-                    name,
-                    created_ms,
-                })
+                Ok(User { id: last_id(conn), name, created_ms })
             })
         })
         .await
@@ -144,8 +133,7 @@ impl MysqlStore {
     pub(crate) async fn list_users(&self, window: Window) -> Result<Vec<User>, StoreError> {
         self.run(QUERY_DEADLINE, move |conn| {
             Box::pin(async move {
-                let select =
-                    "SELECT id, name, created_ms FROM users WHERE id < ? ORDER BY id DESC LIMIT ?";
+                let select = "SELECT id, name, created_ms FROM users WHERE id < ? ORDER BY id DESC LIMIT ?";
                 let bounds = (window.before_or_end(), window.limit);
                 conn.exec_map(select, bounds, user).await
             })
@@ -169,17 +157,10 @@ impl MysqlStore {
     }
 
     pub(crate) async fn read_note(&self, id: i64) -> Result<Option<Note>, StoreError> {
-        self.run(QUERY_DEADLINE, move |conn| {
-            Box::pin(async move { note_by_id(conn, id).await })
-        })
-        .await
+        self.run(QUERY_DEADLINE, move |conn| Box::pin(async move { note_by_id(conn, id).await })).await
     }
 
-    pub(crate) async fn list_notes(
-        &self,
-        user_id: Option<i64>,
-        window: Window,
-    ) -> Result<Vec<Note>, StoreError> {
+    pub(crate) async fn list_notes(&self, user_id: Option<i64>, window: Window) -> Result<Vec<Note>, StoreError> {
         self.run(QUERY_DEADLINE, move |conn| {
             Box::pin(async move {
                 let before = window.before_or_end();
@@ -187,8 +168,7 @@ impl MysqlStore {
                     Some(user_id) => {
                         let select = "SELECT id, user_id, content, created_ms, updated_ms FROM notes \
                                       WHERE user_id = ? AND id < ? ORDER BY id DESC LIMIT ?";
-                        conn.exec_map(select, (user_id, before, window.limit), note)
-                            .await
+                        conn.exec_map(select, (user_id, before, window.limit), note).await
                     }
                     None => {
                         let select = "SELECT id, user_id, content, created_ms, updated_ms FROM notes \
@@ -201,11 +181,7 @@ impl MysqlStore {
         .await
     }
 
-    pub(crate) async fn update_note(
-        &self,
-        id: i64,
-        content: String,
-    ) -> Result<Option<Note>, StoreError> {
+    pub(crate) async fn update_note(&self, id: i64, content: String) -> Result<Option<Note>, StoreError> {
         self.run(QUERY_DEADLINE, move |conn| {
             Box::pin(async move {
                 let update = "UPDATE notes SET content = ?, updated_ms = ? WHERE id = ?";
@@ -222,19 +198,14 @@ impl MysqlStore {
     pub(crate) async fn delete_note(&self, id: i64) -> Result<bool, StoreError> {
         self.run(QUERY_DEADLINE, move |conn| {
             Box::pin(async move {
-                conn.exec_drop("DELETE FROM notes WHERE id = ?", (id,))
-                    .await?;
+                conn.exec_drop("DELETE FROM notes WHERE id = ?", (id,)).await?;
                 Ok(conn.affected_rows() > 0)
             })
         })
         .await
     }
 
-    pub(crate) async fn search_notes(
-        &self,
-        pattern: String,
-        limit: u32,
-    ) -> Result<Vec<Note>, StoreError> {
+    pub(crate) async fn search_notes(&self, pattern: String, limit: u32) -> Result<Vec<Note>, StoreError> {
         self.run(QUERY_DEADLINE, move |conn| {
             Box::pin(async move {
                 let select = "SELECT id, user_id, content, created_ms, updated_ms FROM notes \
@@ -308,25 +279,13 @@ fn translate(error: mysql_async::Error) -> StoreError {
 }
 
 fn last_id(conn: &Conn) -> i64 {
-    conn.last_insert_id()
-        .and_then(|id| i64::try_from(id).ok())
-        .unwrap_or_default()
+    conn.last_insert_id().and_then(|id| i64::try_from(id).ok()).unwrap_or_default()
 }
 
 fn user((id, name, created_ms): UserRow) -> User {
-    User {
-        id,
-        name,
-        created_ms,
-    }
+    User { id, name, created_ms }
 }
 
 fn note((id, user_id, content, created_ms, updated_ms): NoteRow) -> Note {
-    Note {
-        id,
-        user_id,
-        content,
-        created_ms,
-        updated_ms,
-    }
+    Note { id, user_id, content, created_ms, updated_ms }
 }

@@ -74,10 +74,7 @@ impl SqliteStore {
     /// A private database in memory. It lives in its connection, so there is only one.
     pub(crate) fn memory() -> Self {
         let lane = Arc::new(Lane::new(Place::Memory, 1));
-        Self {
-            reads: Arc::clone(&lane),
-            writes: lane,
-        }
+        Self { reads: Arc::clone(&lane), writes: lane }
     }
 
     /// A database file; a read server opens it read-only.
@@ -86,18 +83,13 @@ impl SqliteStore {
             Role::Read => Place::ReadOnly(path),
             Role::Write | Role::All => Place::ReadWrite(path),
         };
-        Self {
-            reads: Arc::new(Lane::new(place(path.clone()), READERS)),
-            writes: Arc::new(Lane::new(place(path), 1)),
-        }
+        Self { reads: Arc::new(Lane::new(place(path.clone()), READERS)), writes: Arc::new(Lane::new(place(path), 1)) }
     }
 
     pub(crate) async fn create_schema(&self) -> Result<(), StoreError> {
         run(&self.writes, QUERY_DEADLINE, |connection| {
             // Stays with the file. In memory it has no effect and says so by another word.
-            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| {
-                row.get::<_, String>(0)
-            })?;
+            connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0))?;
             connection.execute_batch(SCHEMA).inspect_err(|_| {
                 // A batch that fails half way leaves its transaction open.
                 let _ = connection.execute_batch("ROLLBACK");
@@ -122,11 +114,7 @@ impl SqliteStore {
             let id = connection
                 .prepare_cached("INSERT INTO users (name, created_ms) VALUES (?, ?)")?
                 .insert(params![name, created_ms])?;
-            Ok(User {
-                id,
-                name,
-                created_ms,
-            })
+            Ok(User { id, name, created_ms })
         })
         .await
     }
@@ -144,9 +132,7 @@ impl SqliteStore {
     pub(crate) async fn list_users(&self, window: Window) -> Result<Vec<User>, StoreError> {
         run(&self.reads, QUERY_DEADLINE, move |connection| {
             connection
-                .prepare_cached(
-                    "SELECT id, name, created_ms FROM users WHERE id < ? ORDER BY id DESC LIMIT ?",
-                )?
+                .prepare_cached("SELECT id, name, created_ms FROM users WHERE id < ? ORDER BY id DESC LIMIT ?")?
                 .query_map(params![window.before_or_end(), window.limit], user)?
                 .collect()
         })
@@ -162,13 +148,7 @@ impl SqliteStore {
                      VALUES (?1, ?2, ?3, ?4, ?4)",
                 )?
                 .insert(params![new.user_id, new.content, new.client_id, created_ms])?;
-            Ok(Note {
-                id,
-                user_id: new.user_id,
-                content: new.content,
-                created_ms,
-                updated_ms: created_ms,
-            })
+            Ok(Note { id, user_id: new.user_id, content: new.content, created_ms, updated_ms: created_ms })
         })
         .await
     }
@@ -176,20 +156,14 @@ impl SqliteStore {
     pub(crate) async fn read_note(&self, id: i64) -> Result<Option<Note>, StoreError> {
         run(&self.reads, QUERY_DEADLINE, move |connection| {
             connection
-                .prepare_cached(
-                    "SELECT id, user_id, content, created_ms, updated_ms FROM notes WHERE id = ?",
-                )?
+                .prepare_cached("SELECT id, user_id, content, created_ms, updated_ms FROM notes WHERE id = ?")?
                 .query_row([id], note)
                 .optional()
         })
         .await
     }
 
-    pub(crate) async fn list_notes(
-        &self,
-        user_id: Option<i64>,
-        window: Window,
-    ) -> Result<Vec<Note>, StoreError> {
+    pub(crate) async fn list_notes(&self, user_id: Option<i64>, window: Window) -> Result<Vec<Note>, StoreError> {
         run(&self.reads, QUERY_DEADLINE, move |connection| {
             let before = window.before_or_end();
             match user_id {
@@ -212,11 +186,7 @@ impl SqliteStore {
         .await
     }
 
-    pub(crate) async fn update_note(
-        &self,
-        id: i64,
-        content: String,
-    ) -> Result<Option<Note>, StoreError> {
+    pub(crate) async fn update_note(&self, id: i64, content: String) -> Result<Option<Note>, StoreError> {
         run(&self.writes, QUERY_DEADLINE, move |connection| {
             connection
                 .prepare_cached(
@@ -231,19 +201,13 @@ impl SqliteStore {
 
     pub(crate) async fn delete_note(&self, id: i64) -> Result<bool, StoreError> {
         run(&self.writes, QUERY_DEADLINE, move |connection| {
-            let deleted = connection
-                .prepare_cached("DELETE FROM notes WHERE id = ?")?
-                .execute([id])?;
+            let deleted = connection.prepare_cached("DELETE FROM notes WHERE id = ?")?.execute([id])?;
             Ok(deleted > 0)
         })
         .await
     }
 
-    pub(crate) async fn search_notes(
-        &self,
-        pattern: String,
-        limit: u32,
-    ) -> Result<Vec<Note>, StoreError> {
+    pub(crate) async fn search_notes(&self, pattern: String, limit: u32) -> Result<Vec<Note>, StoreError> {
         run(&self.reads, QUERY_DEADLINE, move |connection| {
             connection
                 .prepare_cached(
@@ -268,9 +232,7 @@ where
 {
     let deadline = Instant::now() + within;
     let timed_out = |_| StoreError::Timeout(within);
-    let permit = timeout_at(deadline, Arc::clone(&lane.free).acquire_owned())
-        .await
-        .map_err(timed_out)?;
+    let permit = timeout_at(deadline, Arc::clone(&lane.free).acquire_owned()).await.map_err(timed_out)?;
     let lane = Arc::clone(lane);
     let job = tokio::task::spawn_blocking(move || {
         let _permit = permit;
@@ -281,22 +243,13 @@ where
         }
         outcome
     });
-    timeout_at(deadline, job)
-        .await
-        .map_err(timed_out)?
-        .map_err(StoreError::Worker)?
-        .map_err(translate)
+    timeout_at(deadline, job).await.map_err(timed_out)?.map_err(StoreError::Worker)?.map_err(translate)
 }
 
 fn leaves_usable(error: &rusqlite::Error) -> bool {
     !matches!(
         error.sqlite_error_code(),
-        Some(
-            ErrorCode::SystemIoFailure
-                | ErrorCode::CannotOpen
-                | ErrorCode::DatabaseCorrupt
-                | ErrorCode::NotADatabase
-        )
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen | ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
     )
 }
 
@@ -309,11 +262,7 @@ fn translate(error: rusqlite::Error) -> StoreError {
 }
 
 fn user(row: &Row<'_>) -> rusqlite::Result<User> {
-    Ok(User {
-        id: row.get(0)?,
-        name: row.get(1)?,
-        created_ms: row.get(2)?,
-    })
+    Ok(User { id: row.get(0)?, name: row.get(1)?, created_ms: row.get(2)? })
 }
 
 fn note(row: &Row<'_>) -> rusqlite::Result<Note> {
@@ -330,19 +279,11 @@ fn note(row: &Row<'_>) -> rusqlite::Result<Note> {
 
 impl Lane {
     fn new(place: Place, connections: usize) -> Self {
-        Self {
-            place,
-            free: Arc::new(Semaphore::new(connections)),
-            idle: Mutex::new(Vec::with_capacity(connections)),
-        }
+        Self { place, free: Arc::new(Semaphore::new(connections)), idle: Mutex::new(Vec::with_capacity(connections)) }
     }
 
     fn take(&self) -> rusqlite::Result<Connection> {
-        let idle = self
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         match idle {
             Some(connection) => Ok(connection),
             None => self.place.connect(),
@@ -350,10 +291,7 @@ impl Lane {
     }
 
     fn put_back(&self, connection: Connection) {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(connection);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
     }
 }
 
@@ -364,10 +302,7 @@ impl Place {
         let connection = match self {
             Self::Memory => Connection::open_in_memory()?,
             Self::ReadOnly(path) => open(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?,
-            Self::ReadWrite(path) => open(
-                path,
-                OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE,
-            )?,
+            Self::ReadWrite(path) => open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?,
         };
         connection.busy_timeout(BUSY_TIMEOUT)?;
         connection.pragma_update(None, "foreign_keys", true)?;

@@ -16,10 +16,7 @@ fn a_note_lives_from_its_creation_to_its_end() {
     assert_eq!(server.get("/api/users/1").json()["name"], "Ada Lovelace");
 
     let text = "tea ☕, \"quotes\", <b>tags</b>\nand a second line";
-    let created = server.post(
-        "/api/notes",
-        &json!({ "user_id": user_id, "content": text }),
-    );
+    let created = server.post("/api/notes", &json!({ "user_id": user_id, "content": text }));
     assert_eq!(created.status, 201);
     let note = created.json();
     let place = format!("/api/notes/{}", note["id"]);
@@ -77,19 +74,13 @@ fn a_list_is_read_in_parts_newest_first() {
     assert!(exactly_all.json().get("next_before").is_none());
     assert_eq!(server.get("/api/notes?limit=100").ids("notes").len(), 50);
     assert_eq!(server.get("/api/users").ids("users"), [grace, ada]);
-    assert_eq!(
-        server.get("/api/users?limit=1").json()["next_before"],
-        grace
-    );
+    assert_eq!(server.get("/api/users?limit=1").json()["next_before"], grace);
 
     let nobody = server.create_user("Nobody");
     let empty = server.get(&format!("/api/users/{nobody}/notes"));
     assert_eq!(empty.status, 200);
     assert!(empty.ids("notes").is_empty());
-    assert_eq!(
-        server.get("/api/users/99/notes").problem(404),
-        "unknown-user"
-    );
+    assert_eq!(server.get("/api/users/99/notes").problem(404), "unknown-user");
 }
 
 #[test]
@@ -134,17 +125,9 @@ fn a_client_id_is_stored_once() {
 fn a_note_of_exactly_1024_bytes_is_kept_whole() {
     let server = Server::in_memory();
     let user = server.create_user("Ada");
-    for text in [
-        "x".repeat(1024),
-        "é".repeat(512),
-        "\u{1}".repeat(1024),
-        "☕".repeat(341),
-    ] {
+    for text in ["x".repeat(1024), "é".repeat(512), "\u{1}".repeat(1024), "☕".repeat(341)] {
         let id = server.create_note(user, &text);
-        assert_eq!(
-            server.get(&format!("/api/notes/{id}")).json()["content"],
-            text
-        );
+        assert_eq!(server.get(&format!("/api/notes/{id}")).json()["content"], text);
     }
 }
 
@@ -153,31 +136,22 @@ fn a_chunked_body_has_the_same_limit() {
     let server = Server::in_memory();
     let mut connection = Connection::open(server.address).unwrap();
     let headers = [("transfer-encoding", "chunked")];
-    connection
-        .send("POST", "/api/notes", &headers, b"")
-        .unwrap();
+    connection.send("POST", "/api/notes", &headers, b"").unwrap();
     // The first chunk alone is over the limit; the rest need not be sent.
     let chunk = format!("5000\r\n{}\r\n", "x".repeat(0x5000));
     connection.send_raw(chunk.as_bytes()).unwrap();
-    assert_eq!(
-        connection.receive("POST").unwrap().problem(413),
-        "body-too-large"
-    );
+    assert_eq!(connection.receive("POST").unwrap().problem(413), "body-too-large");
 }
 
 #[test]
 fn a_connection_is_kept_for_more_requests() {
     let server = Server::in_memory();
     let mut connection = Connection::open(server.address).unwrap();
-    let user = connection
-        .request("POST", "/api/users", &[], br#"{"name":"Ada"}"#)
-        .unwrap();
+    let user = connection.request("POST", "/api/users", &[], br#"{"name":"Ada"}"#).unwrap();
     assert_eq!(user.status, 201);
     let refused = connection.request("POST", "/api/users", &[], b"{").unwrap();
     assert_eq!(refused.status, 400);
-    let head = connection
-        .request("HEAD", "/api/users/1", &[], b"")
-        .unwrap();
+    let head = connection.request("HEAD", "/api/users/1", &[], b"").unwrap();
     assert_eq!(head.status, 200);
     let read = connection.request("GET", "/api/users/1", &[], b"").unwrap();
     assert_eq!(read.json()["name"], "Ada");

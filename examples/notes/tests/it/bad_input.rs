@@ -32,10 +32,7 @@ fn a_bad_user_is_refused() {
 fn a_bad_note_is_refused() {
     let bytes_1025 = note(&"x".repeat(1025));
     let bytes_1026 = note(&"é".repeat(513));
-    let long_id = format!(
-        r#"{{"user_id":1,"content":"x","client_id":"{}"}}"#,
-        "x".repeat(65)
-    );
+    let long_id = format!(r#"{{"user_id":1,"content":"x","client_id":"{}"}}"#, "x".repeat(65));
     refused(
         (400, "bad-input"),
         &[
@@ -45,24 +42,12 @@ fn a_bad_note_is_refused() {
             ("POST /api/notes", r#"{"user_id":1.5,"content":"x"}"#),
             ("POST /api/notes", r#"{"user_id":0,"content":"x"}"#),
             ("POST /api/notes", r#"{"user_id":-1,"content":"x"}"#),
-            (
-                "POST /api/notes",
-                r#"{"user_id":9223372036854775808,"content":"x"}"#,
-            ),
+            ("POST /api/notes", r#"{"user_id":9223372036854775808,"content":"x"}"#),
             ("POST /api/notes", r#"{"user_id":1,"content":""}"#),
             ("POST /api/notes", r#"{"user_id":1,"content":" \n"}"#),
-            (
-                "POST /api/notes",
-                r#"{"user_id":1,"content":"x","client_id":""}"#,
-            ),
-            (
-                "POST /api/notes",
-                r#"{"user_id":1,"content":"x","client_id":"a b"}"#,
-            ),
-            (
-                "POST /api/notes",
-                r#"{"user_id":1,"content":"x","client_id":"é"}"#,
-            ),
+            ("POST /api/notes", r#"{"user_id":1,"content":"x","client_id":""}"#),
+            ("POST /api/notes", r#"{"user_id":1,"content":"x","client_id":"a b"}"#),
+            ("POST /api/notes", r#"{"user_id":1,"content":"x","client_id":"é"}"#),
             ("POST /api/notes", &long_id),
             ("POST /api/notes", &bytes_1025),
             ("POST /api/notes", &bytes_1026),
@@ -128,19 +113,11 @@ fn what_is_not_there_is_not_found() {
     let of_nobody = r#"{"user_id":99,"content":"x"}"#;
     refused(
         (404, "unknown-user"),
-        &[
-            ("POST /api/notes", of_nobody),
-            ("GET /api/users/99", ""),
-            ("GET /api/users/99/notes", ""),
-        ],
+        &[("POST /api/notes", of_nobody), ("GET /api/users/99", ""), ("GET /api/users/99/notes", "")],
     );
     refused(
         (404, "unknown-note"),
-        &[
-            ("GET /api/notes/99", ""),
-            ("PUT /api/notes/99", r#"{"content":"x"}"#),
-            ("DELETE /api/notes/99", ""),
-        ],
+        &[("GET /api/notes/99", ""), ("PUT /api/notes/99", r#"{"content":"x"}"#), ("DELETE /api/notes/99", "")],
     );
     refused(
         (404, "no-such-path"),
@@ -197,11 +174,7 @@ fn refused((status, code): (u16, &str), requests: &[(&str, &str)]) {
         assert_eq!(response.problem(status), code, "{line} {shown}");
         assert_eq!(response.header("allow").is_some(), status == 405, "{line}");
     }
-    assert_eq!(
-        server.get("/api/notes").ids("notes"),
-        [1],
-        "nothing was stored"
-    );
+    assert_eq!(server.get("/api/notes").ids("notes"), [1], "nothing was stored");
     assert_eq!(server.get("/api/notes/1").json()["content"], "the one note");
     assert_eq!(server.get("/api/users").ids("users"), [1]);
 }

@@ -11,18 +11,11 @@ fn a_signal_stops_it_with_exit_code_0() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let server = Server::in_memory();
         let mut idle = Connection::open(server.address).unwrap();
-        assert_eq!(
-            idle.request("GET", "/healthz", &[], b"").unwrap().status,
-            200
-        );
+        assert_eq!(idle.request("GET", "/healthz", &[], b"").unwrap().status, 200);
         server.signal(signal);
         let end = server.await_end();
         assert_eq!(end.status.code(), Some(0), "{}", end.stderr);
-        assert!(
-            end.stderr.contains("every request was answered"),
-            "{}",
-            end.stderr
-        );
+        assert!(end.stderr.contains("every request was answered"), "{}", end.stderr);
         assert!(idle.is_closed());
     }
 }
@@ -42,11 +35,7 @@ fn a_stop_lets_a_request_in_flight_finish() {
     assert_eq!(answer.header("connection"), Some("close"));
     let end = server.await_end();
     assert_eq!(end.status.code(), Some(0));
-    assert!(
-        end.stderr.contains("every request was answered"),
-        "{}",
-        end.stderr
-    );
+    assert!(end.stderr.contains("every request was answered"), "{}", end.stderr);
 }
 
 #[test]
@@ -81,43 +70,21 @@ fn what_cannot_work_is_refused_at_the_start() {
     let taken_address = taken.local_addr().unwrap().to_string();
     for (arguments, words) in [
         (vec!["--listen", taken_address.as_str()], "cannot listen"),
-        (
-            vec!["--listen", "127.0.0.1:0", "--role", "read"],
-            "a read server needs",
-        ),
-        (
-            vec![
-                "--listen",
-                "127.0.0.1:0",
-                "--store",
-                "sqlite:/no/such/dir/n.db",
-            ],
-            "/no/such/dir",
-        ),
+        (vec!["--listen", "127.0.0.1:0", "--role", "read"], "a read server needs"),
+        (vec!["--listen", "127.0.0.1:0", "--store", "sqlite:/no/such/dir/n.db"], "/no/such/dir"),
         (vec!["--store", "postgres://x/y"], "is expected"),
-        (
-            vec!["--store", "mysql://root@localhost"],
-            "a database name is expected",
-        ),
+        (vec!["--store", "mysql://root@localhost"], "a database name is expected"),
         (vec!["--role", "both"], "possible values"),
         (vec!["--name", "a b"], "are expected"),
         (vec!["--listen", "7001"], "invalid"),
     ] {
         let end = Server::run_to_end(&arguments);
-        assert!(
-            matches!(end.status.code(), Some(1 | 2)),
-            "{arguments:?}: {:?}",
-            end.status
-        );
+        assert!(matches!(end.status.code(), Some(1 | 2)), "{arguments:?}: {:?}", end.status);
         assert!(end.stderr.contains(words), "{arguments:?}: {}", end.stderr);
     }
 }
 
 /// The stop has begun when nobody can connect any more.
 fn await_closed_port(server: &Server) {
-    eventually("the port to be closed", || {
-        request(server.address, "GET", "/healthz", &[], b"")
-            .is_err()
-            .then_some(())
-    });
+    eventually("the port to be closed", || request(server.address, "GET", "/healthz", &[], b"").is_err().then_some(()));
 }

@@ -4,11 +4,7 @@
 //! One binary for all of them, so that it is linked once. `kit` has the server, the client and
 //! the waiting; the other modules read as stories.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test that cannot go on should say where"
-)]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on should say where")]
 
 mod api;
 mod bad_input;

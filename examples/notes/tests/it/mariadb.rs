@@ -63,20 +63,13 @@ fn the_app_on_mariadb() {
         server.signal(Signal::SIGTERM);
         let end = server.await_end();
         assert_eq!(end.status.code(), Some(0), "{}", end.stderr);
-        assert!(
-            !end.stderr.contains("did not close in time"),
-            "{}",
-            end.stderr
-        );
+        assert!(!end.stderr.contains("did not close in time"), "{}", end.stderr);
     }
 }
 
 fn notes_live(write: &Server, read: &Server) {
     let ada = write.create_user("Ada ☕");
-    assert_eq!(
-        read.get(&format!("/api/users/{ada}")).json()["name"],
-        "Ada ☕"
-    );
+    assert_eq!(read.get(&format!("/api/users/{ada}")).json()["name"], "Ada ☕");
     let text = "☕".repeat(341);
     let note = write.create_note(ada, &text);
     let place = format!("/api/notes/{note}");
@@ -105,25 +98,16 @@ fn notes_live(write: &Server, read: &Server) {
 
     let once = json!({ "user_id": ada, "content": "x", "client_id": "c-1" });
     assert_eq!(write.post("/api/notes", &once).status, 201);
-    assert_eq!(
-        write.post("/api/notes", &once).problem(409),
-        "duplicate-client-id"
-    );
+    assert_eq!(write.post("/api/notes", &once).problem(409), "duplicate-client-id");
     let nobody = json!({ "user_id": 9999, "content": "x" });
-    assert_eq!(
-        write.post("/api/notes", &nobody).problem(404),
-        "unknown-user"
-    );
+    assert_eq!(write.post("/api/notes", &nobody).problem(404), "unknown-user");
 
     assert_eq!(write.delete(&place).status, 204);
     assert_eq!(write.delete(&place).problem(404), "unknown-note");
     assert_eq!(read.get(&place).problem(404), "unknown-note");
     let missing = write.put(&place, &json!({ "content": "x" }));
     assert_eq!(missing.problem(404), "unknown-note");
-    assert_eq!(
-        read.post("/api/notes", &once).problem(405),
-        "read-only-server"
-    );
+    assert_eq!(read.post("/api/notes", &once).problem(405), "read-only-server");
 }
 
 fn the_schema_holds(database: &Database) {
@@ -143,10 +127,7 @@ fn a_silent_database_is_given_up_on(database: &mut Database, write: &Server, rea
     for server in [write, read] {
         let started = Instant::now();
         assert_eq!(server.get("/readyz").problem(503), "store-unavailable");
-        assert!(
-            started.elapsed() < Duration::from_millis(1900),
-            "readiness has the shorter deadline"
-        );
+        assert!(started.elapsed() < Duration::from_millis(1900), "readiness has the shorter deadline");
         assert_eq!(server.get("/api/notes").problem(503), "store-unavailable");
         assert_eq!(server.get("/healthz").status, 200);
     }
@@ -175,11 +156,7 @@ fn a_killed_database_comes_back(database: &mut Database, write: &Server, read: &
     assert_eq!(read.get(&format!("/api/notes/{note}")).status, 200);
 }
 
-fn a_read_only_database_is_no_place_for_a_writer(
-    database: &Database,
-    write: &Server,
-    read: &Server,
-) {
+fn a_read_only_database_is_no_place_for_a_writer(database: &Database, write: &Server, read: &Server) {
     database.run("SET GLOBAL read_only = 1");
     let refused = write.get("/readyz");
     assert_eq!(refused.problem(503), "store-unavailable");
@@ -203,24 +180,14 @@ impl Database {
         let installed = Command::new(installer)
             .env("TMPDIR", directory.path().join("tmp"))
             .arg("--no-defaults")
-            .arg(format!(
-                "--datadir={}",
-                directory.path().join("data").display()
-            ))
+            .arg(format!("--datadir={}", directory.path().join("data").display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
             .args(as_root())
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&installed.stderr);
-        assert!(
-            installed.status.success(),
-            "the data directory is not made: {said}"
-        );
-        Some(Self {
-            binary,
-            directory,
-            process: None,
-        })
+        assert!(installed.status.success(), "the data directory is not made: {said}");
+        Some(Self { binary, directory, process: None })
     }
 
     fn start(&mut self) {
@@ -307,9 +274,7 @@ fn as_root() -> Option<&'static str> {
 fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
-        .chain(
-            ["/usr/sbin", "/usr/libexec", "/usr/local/sbin"].map(|place| Path::new(place).into()),
-        )
+        .chain(["/usr/sbin", "/usr/libexec", "/usr/local/sbin"].map(|place| Path::new(place).into()))
         .map(|place| place.join(name))
         .find(|program| program.is_file())
 }

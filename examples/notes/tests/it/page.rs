@@ -13,10 +13,7 @@ fn the_page_runs_only_its_own_files() {
     let server = Server::in_memory();
     let page = server.get("/");
     assert_eq!(page.status, 200);
-    assert_eq!(
-        page.header("content-type"),
-        Some("text/html; charset=utf-8")
-    );
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
     let policy = page.header("content-security-policy").unwrap();
     assert!(policy.starts_with("default-src 'self';"), "{policy}");
@@ -26,9 +23,7 @@ fn the_page_runs_only_its_own_files() {
     assert!(!html.contains("<style"), "no inline style");
     assert!(!html.contains(" style="), "no inline style");
     for tag in html.split('<').filter_map(|part| part.split('>').next()) {
-        let handler = tag
-            .split_whitespace()
-            .find(|word| word.starts_with("on") && word.contains('='));
+        let handler = tag.split_whitespace().find(|word| word.starts_with("on") && word.contains('='));
         assert_eq!(handler, None, "no inline handler in <{tag}>");
     }
     assert!(!html.contains("<script>"), "no inline script");
@@ -43,10 +38,7 @@ fn every_field_of_the_page_is_labelled() {
     let html = Server::in_memory().get("/").text();
     for tag in ["<input", "<select", "<textarea"] {
         for field in html.split(tag).skip(1) {
-            let id = field
-                .split("id=\"")
-                .nth(1)
-                .and_then(|rest| rest.split('"').next());
+            let id = field.split("id=\"").nth(1).and_then(|rest| rest.split('"').next());
             let label = format!("<label for=\"{}\"", id.expect("a field has an id"));
             assert!(html.contains(&label), "{label}");
         }
@@ -64,10 +56,7 @@ fn a_static_file_is_cacheable_and_checked_by_its_etag() {
         assert_eq!(full.header("content-type"), Some(media_type));
         assert_eq!(full.header("cache-control"), Some("public, max-age=60"));
         let etag = full.header("etag").unwrap().to_owned();
-        assert!(
-            etag.starts_with('"') && etag.ends_with('"'),
-            "{etag} is strong"
-        );
+        assert!(etag.starts_with('"') && etag.ends_with('"'), "{etag} is strong");
 
         let weak = format!("W/{etag}");
         let list = format!("\"other\", {etag}");
@@ -76,10 +65,7 @@ fn a_static_file_is_cacheable_and_checked_by_its_etag() {
             assert_eq!(unchanged.status, 304, "{file} {held}");
             assert!(unchanged.body.is_empty());
             assert_eq!(unchanged.header("etag"), Some(etag.as_str()));
-            assert_eq!(
-                unchanged.header("cache-control"),
-                Some("public, max-age=60")
-            );
+            assert_eq!(unchanged.header("cache-control"), Some("public, max-age=60"));
         }
         let changed = server.request("GET", file, &[("if-none-match", "\"other\"")], b"");
         assert_eq!(changed.status, 200);

@@ -23,12 +23,9 @@ fn a_read_server_refuses_every_write() {
     let place = format!("/api/notes/{note}");
     let body = json!({ "user_id": user, "content": "x", "name": "x" });
 
-    for response in [
-        read.post("/api/users", &body),
-        read.post("/api/notes", &body),
-        read.put(&place, &body),
-        read.delete(&place),
-    ] {
+    for response in
+        [read.post("/api/users", &body), read.post("/api/notes", &body), read.put(&place, &body), read.delete(&place)]
+    {
         assert_eq!(response.problem(405), "read-only-server");
         assert_eq!(response.header("allow"), Some("GET,HEAD"));
     }
@@ -44,10 +41,7 @@ fn a_read_server_reads_also_by_post() {
     let user = write.create_user("Ada");
     let note = write.create_note(user, "needle in a haystack");
     assert_eq!(read.get(&format!("/api/notes/{note}")).status, 200);
-    assert_eq!(
-        read.get(&format!("/api/users/{user}/notes")).ids("notes"),
-        [note]
-    );
+    assert_eq!(read.get(&format!("/api/users/{user}/notes")).ids("notes"), [note]);
     let found = read.post("/api/search", &json!({ "text": "needle" }));
     assert_eq!(found.ids("notes"), [note]);
 }

@@ -53,8 +53,7 @@ fn two_writers_and_two_readers_share_a_file() {
                 scope.spawn(move || {
                     for number in 0..25 {
                         let client_id = format!("{lane}-{number}");
-                        let note =
-                            json!({ "user_id": user, "content": "x", "client_id": client_id });
+                        let note = json!({ "user_id": user, "content": "x", "client_id": client_id });
                         let response = writer.post("/api/notes", &note);
                         assert_eq!(response.status, 201, "{}", response.text());
                     }
@@ -89,8 +88,7 @@ fn a_killed_writer_loses_nothing_it_confirmed() {
                     let mut confirmed = BTreeSet::new();
                     for number in 0.. {
                         let client_id = format!("{lane}-{number}");
-                        let note =
-                            json!({ "user_id": user, "content": "x", "client_id": client_id });
+                        let note = json!({ "user_id": user, "content": "x", "client_id": client_id });
                         let body = note.to_string();
                         match request(address, "POST", "/api/notes", &[], body.as_bytes()) {
                             Ok(response) if response.status == 201 => confirmed.insert(client_id),
@@ -101,9 +99,7 @@ fn a_killed_writer_loses_nothing_it_confirmed() {
                 })
             })
             .collect();
-        eventually("a hundred notes", || {
-            (count(&directory, "SELECT count(*) FROM notes") > 100).then_some(())
-        });
+        eventually("a hundred notes", || (count(&directory, "SELECT count(*) FROM notes") > 100).then_some(()));
         writer.kill_hard();
         let mut all = BTreeSet::new();
         for lane in lanes {
@@ -114,20 +110,11 @@ fn a_killed_writer_loses_nothing_it_confirmed() {
 
     let reader = Server::start("read-1", "read", &store);
     reader.await_ready();
-    assert!(
-        !reader
-            .get(&format!("/api/users/{user}/notes"))
-            .ids("notes")
-            .is_empty()
-    );
+    assert!(!reader.get(&format!("/api/users/{user}/notes")).ids("notes").is_empty());
     let path = directory.path().join("notes.db");
     let database = Connection::open(path).unwrap();
     let mut query = database.prepare("SELECT client_id FROM notes").unwrap();
-    let stored: BTreeSet<String> = query
-        .query_map([], |row| row.get(0))
-        .unwrap()
-        .map(Result::unwrap)
-        .collect();
+    let stored: BTreeSet<String> = query.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
     assert!(confirmed.len() > 90, "{} were confirmed", confirmed.len());
     let lost: Vec<_> = confirmed.difference(&stored).collect();
     assert!(lost.is_empty(), "confirmed and lost: {lost:?}");

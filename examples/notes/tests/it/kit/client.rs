@@ -42,9 +42,7 @@ impl Connection {
     pub(crate) fn open(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        Ok(Self {
-            stream: BufReader::new(stream),
-        })
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     pub(crate) fn request(
@@ -97,11 +95,7 @@ impl Connection {
             .nth(1)
             .and_then(|code| code.parse().ok())
             .ok_or_else(|| std::io::Error::other(format!("no status in {status_line:?}")))?;
-        let mut response = Response {
-            status,
-            headers: Vec::new(),
-            body: Vec::new(),
-        };
+        let mut response = Response { status, headers: Vec::new(), body: Vec::new() };
         loop {
             let line = self.line()?;
             if line.is_empty() {
@@ -146,10 +140,7 @@ impl Connection {
 
 impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.as_str())
+        self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
     pub(crate) fn text(&self) -> String {
@@ -157,40 +148,23 @@ impl Response {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("no JSON ({error}) in {:?}", self.text()))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("no JSON ({error}) in {:?}", self.text()))
     }
 
     /// The body as a list of ids below a key.
     pub(crate) fn ids(&self, key: &str) -> Vec<i64> {
-        self.json()[key]
-            .as_array()
-            .expect("a list")
-            .iter()
-            .map(|item| item["id"].as_i64().expect("an id"))
-            .collect()
+        self.json()[key].as_array().expect("a list").iter().map(|item| item["id"].as_i64().expect("an id")).collect()
     }
 
     /// Fails unless this is a problem detail of RFC 9457 with this status; gives its `code`.
     pub(crate) fn problem(&self, status: u16) -> String {
         assert_eq!(self.status, status, "{}", self.text());
-        assert_eq!(
-            self.header("content-type"),
-            Some("application/problem+json")
-        );
+        assert_eq!(self.header("content-type"), Some("application/problem+json"));
         let problem = self.json();
         assert_eq!(problem["type"], "about:blank");
         assert_eq!(problem["status"], status);
-        assert!(
-            problem["title"]
-                .as_str()
-                .is_some_and(|text| !text.is_empty())
-        );
-        assert!(
-            problem["detail"]
-                .as_str()
-                .is_some_and(|text| !text.is_empty())
-        );
+        assert!(problem["title"].as_str().is_some_and(|text| !text.is_empty()));
+        assert!(problem["detail"].as_str().is_some_and(|text| !text.is_empty()));
         problem["code"].as_str().expect("a code").to_owned()
     }
 }

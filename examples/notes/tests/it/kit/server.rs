@@ -47,9 +47,7 @@ impl Server {
         let log = collect(process.stderr.take().expect("stderr is piped"));
         let stdout = process.stdout.take().expect("stdout is piped");
         let mut line = String::new();
-        BufReader::new(stdout)
-            .read_line(&mut line)
-            .expect("stdout is text");
+        BufReader::new(stdout).read_line(&mut line).expect("stdout is text");
         let Some(address) = line.strip_prefix("listening on ") else {
             let _ = process.kill();
             panic!("{line:?} instead of an address: {}", log.join().unwrap());
@@ -71,20 +69,12 @@ impl Server {
 
     /// Runs with these arguments until it ends by itself.
     pub(crate) fn run_to_end(arguments: &[&str]) -> Started {
-        let output = command()
-            .args(arguments)
-            .output()
-            .expect("the binary starts");
-        Started {
-            status: output.status,
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        let output = command().args(arguments).output().expect("the binary starts");
+        Started { status: output.status, stderr: String::from_utf8_lossy(&output.stderr).into_owned() }
     }
 
     pub(crate) fn await_ready(&self) {
-        eventually("readiness", || {
-            (self.get("/readyz").status == 200).then_some(())
-        });
+        eventually("readiness", || (self.get("/readyz").status == 200).then_some(()));
     }
 
     pub(crate) fn get(&self, target: &str) -> Response {
@@ -104,20 +94,10 @@ impl Server {
     }
 
     /// One request; whatever the answer is, it must say who gave it.
-    pub(crate) fn request(
-        &self,
-        method: &str,
-        target: &str,
-        headers: &[(&str, &str)],
-        body: &[u8],
-    ) -> Response {
+    pub(crate) fn request(&self, method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
         let response = request(self.address, method, target, headers, body)
             .unwrap_or_else(|error| panic!("{method} {target}: {error}"));
-        assert_eq!(
-            response.header("x-served-by"),
-            Some(self.served_by.as_str()),
-            "{method} {target}"
-        );
+        assert_eq!(response.header("x-served-by"), Some(self.served_by.as_str()), "{method} {target}");
         response
     }
 
@@ -141,14 +121,9 @@ impl Server {
 
     /// Waits for the end; gives the exit status and what it logged.
     pub(crate) fn await_end(mut self) -> Started {
-        let status = eventually("the end of the server", || {
-            self.process.try_wait().expect("a child")
-        });
+        let status = eventually("the end of the server", || self.process.try_wait().expect("a child"));
         let log = self.log.take().expect("taken once");
-        Started {
-            status,
-            stderr: log.join().expect("the log is text"),
-        }
+        Started { status, stderr: log.join().expect("the log is text") }
     }
 
     /// SIGKILL: no goodbye to anyone.
@@ -172,10 +147,7 @@ impl Drop for Server {
 
 fn command() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_notes"));
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for name in ["LISTEN", "NAME", "ROLE", "STORE", "DRAIN_TIMEOUT", "LOG"] {
         command.env_remove(format!("NOTES_{name}"));
     }
