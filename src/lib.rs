@@ -17,8 +17,8 @@
 //! | floor | rooms |
 //! |---|---|
 //! | 0 | [`base`] |
-//! | 1 | [`config`], [`telemetry`] |
-//! | 2 | [`tls`], [`route`], [`cache`], [`relay`] |
+//! | 1 | [`config`] |
+//! | 2 | [`telemetry`], [`tls`], [`route`], [`cache`], [`relay`] |
 //! | 3 | [`upstream`] |
 //! | 4 | [`snapshot`] |
 //! | 5 | [`decide`] |

@@ -1,1 +1,3 @@
+//! The headgate program: chooses an exit code, nothing else.
+
 fn main() {}

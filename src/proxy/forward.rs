@@ -101,7 +101,11 @@ impl Forward<'_> {
     }
 
     /// A request for the cache: `Err` is the answer, `Ok` says what to do with the one that is fetched.
-    fn look_up(&self, parts: &mut Parts, ledger: &mut Ledger) -> Result<Option<CachePlan<'_>>, Response<bytes::Bytes>> {
+    fn look_up(
+        &self,
+        parts: &mut Parts,
+        ledger: &mut Ledger,
+    ) -> Result<Option<CachePlan<'_>>, Box<Response<bytes::Bytes>>> {
         let Some(rule) = self.plan.cache else {
             return Ok(None);
         };
@@ -116,7 +120,7 @@ impl Forward<'_> {
                 match store.cache.lookup(&store.key, &parts.method, &parts.headers, now) {
                     Lookup::Hit(stored, _) => {
                         ledger.cache = Some(CacheResult::Hit);
-                        return Err(stored.answer(&parts.method, &parts.headers, now));
+                        return Err(Box::new(stored.answer(&parts.method, &parts.headers, now)));
                     }
                     Lookup::Stale { stored, validators } => {
                         parts.headers.remove(header::IF_NONE_MATCH);
