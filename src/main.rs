@@ -1,3 +1,10 @@
-//! The headgate program: chooses an exit code, nothing else.
+//! The program: everything is in the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    headgate::cli::main()
+}

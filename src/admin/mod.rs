@@ -1,1 +1,145 @@
-//! (room `admin`)
+//! Floor 8: HTTP for operators. It reads the plane and sends commands to control; it executes nothing itself.
+
+mod serve;
+
+use std::sync::atomic::Ordering;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+
+pub use serve::{Door, serve};
+
+use crate::base::clock;
+use crate::control::Handle;
+use crate::control::explain::{Question, explain};
+use crate::control::receipts::{Cause, Receipt};
+use crate::control::status::{Status, status};
+use crate::telemetry::exposition::CONTENT_TYPE;
+
+/// A worker without a tick for so long is stuck.
+const STUCK_AFTER_MS: u64 = 10_000;
+
+/// `/metrics`, `/livez`, `/readyz`.
+pub fn metrics_router(handle: Handle) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .with_state(handle)
+}
+
+/// `/v1/*`. `tcp`: browsers can reach it, so Host, Origin and content type are checked.
+pub fn admin_router(handle: Handle, tcp: bool) -> Router {
+    let router = Router::new()
+        .route("/v1/status", get(show_status))
+        .route("/v1/reloads", get(reloads))
+        .route("/v1/reload", post(reload))
+        .route("/v1/explain", post(explain_request))
+        .with_state(handle);
+    router.layer(middleware::from_fn(move |request, next| guard(tcp, request, next)))
+}
+
+async fn metrics(State(handle): State<Handle>) -> Response {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], handle.plane.metrics.encode()).into_response()
+}
+
+async fn livez(State(handle): State<Handle>) -> Response {
+    let now = clock::millis(clock::now());
+    let stuck = |tick: u64| now.saturating_sub(tick) > STUCK_AFTER_MS;
+    match handle.plane.worker_ticks.iter().position(|tick| stuck(tick.load(Ordering::Relaxed))) {
+        None => "ok\n".into_response(),
+        Some(at) => (StatusCode::SERVICE_UNAVAILABLE, format!("worker {at} does not tick\n")).into_response(),
+    }
+}
+
+async fn readyz(State(handle): State<Handle>) -> Response {
+    if handle.plane.draining.load(Ordering::Relaxed) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "draining\n").into_response();
+    }
+    "ok\n".into_response()
+}
+
+async fn show_status(State(handle): State<Handle>) -> Json<Status> {
+    Json(status(&handle.plane, handle.receipts.last(), clock::now()))
+}
+
+async fn reloads(State(handle): State<Handle>) -> Json<Vec<Receipt>> {
+    Json(handle.receipts.all())
+}
+
+async fn reload(State(handle): State<Handle>) -> Response {
+    match handle.reload(Cause::Admin).await {
+        Ok(receipt) if receipt.ok => Json(receipt).into_response(),
+        Ok(receipt) => (StatusCode::UNPROCESSABLE_ENTITY, Json(receipt)).into_response(),
+        Err(gone) => problem(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+async fn explain_request(State(handle): State<Handle>, Json(question): Json<Question>) -> Response {
+    match explain(&handle.plane.snapshot.load(), &question, clock::now()) {
+        Ok(explanation) => Json(explanation).into_response(),
+        Err(why) => problem(StatusCode::BAD_REQUEST, &why),
+    }
+}
+
+fn problem(status: StatusCode, detail: &str) -> Response {
+    (status, Json(serde_json::json!({ "error": detail }))).into_response()
+}
+
+async fn guard(tcp: bool, request: Request, next: Next) -> Response {
+    if let Err((status, why)) = check(tcp, request.method(), request.headers()) {
+        return problem(status, why);
+    }
+    next.run(request).await
+}
+
+/// What keeps a web page in the operator's browser from commanding headgate.
+fn check(tcp: bool, method: &Method, headers: &HeaderMap) -> Result<(), (StatusCode, &'static str)> {
+    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    let host = text(header::HOST).unwrap_or_default();
+    if tcp && !is_loopback(host) {
+        return Err((StatusCode::FORBIDDEN, "the Host of the admin API must be a loopback name"));
+    }
+    if let Some(origin) = text(header::ORIGIN)
+        && !(tcp && origin.strip_prefix("http://") == Some(host))
+    {
+        return Err((StatusCode::FORBIDDEN, "another site's page may not ask the admin API"));
+    }
+    let is_json = text(header::CONTENT_TYPE)
+        .and_then(|value| value.split(';').next())
+        .is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"));
+    if *method == Method::POST && !is_json {
+        return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "changes need Content-Type: application/json"));
+    }
+    Ok(())
+}
+
+fn is_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<axum::http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_hosts_and_origins_are_refused() {
+        let allowed = |method: Method, fields: &[(header::HeaderName, &str)]| {
+            let headers = fields.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+            check(true, &method, &headers).map_err(|(status, _)| status.as_u16())
+        };
+        let local = (header::HOST, "127.0.0.1:9901");
+        let json = (header::CONTENT_TYPE, "application/json");
+        assert_eq!(allowed(Method::GET, &[local.clone()]), Ok(()));
+        assert_eq!(allowed(Method::GET, &[(header::HOST, "evil.example")]), Err(403));
+        assert_eq!(allowed(Method::GET, &[local.clone(), (header::ORIGIN, "http://evil.example")]), Err(403));
+        assert_eq!(allowed(Method::POST, &[local.clone()]), Err(415));
+        assert_eq!(allowed(Method::POST, &[local, json]), Ok(()));
+    }
+}

@@ -1,1 +1,219 @@
-//! (room `app`)
+//! Floor 9: joins server and control to one process, and ends it in good order.
+
+mod run;
+
+use std::net::SocketAddr;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Context;
+
+pub use run::run;
+
+use crate::admin::{self, Door};
+use crate::base::address::Address;
+use crate::base::clock;
+use crate::config::load::{self, Loaded};
+use crate::config::model::{Config, Name};
+use crate::control::receipts::{Cause, Receipt};
+use crate::control::reload::bind_fault;
+use crate::control::{self, Gone, Handle, Setup};
+use crate::server::{listener, worker};
+use crate::snapshot::plane::{Plane, WorkerCommand};
+use crate::snapshot::{Carried, Snapshot};
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::Metrics;
+
+/// What a process is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The config file.
+    pub config: PathBuf,
+    /// Worker threads; the config's number unless given.
+    pub workers: Option<usize>,
+}
+
+/// The config cannot be used: the exit code is 78 (`EX_CONFIG`).
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct BadConfig(pub String);
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExitKind {
+    /// Nothing was cut off.
+    Clean,
+    /// The deadline came, or somebody was in a hurry.
+    Forced,
+}
+
+/// A running headgate.
+pub struct Running {
+    /// Each listener with the address that it is bound to.
+    pub listeners: Vec<(Name, SocketAddr)>,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// Where the admin API is served.
+    pub admin: Option<Address>,
+    handle: Handle,
+    workers: Vec<JoinHandle<()>>,
+    control: JoinHandle<()>,
+}
+
+/// Starts headgate and returns when it listens.
+///
+/// # Errors
+/// [`BadConfig`] where the config cannot be used; else what the system refused, and what to do.
+pub fn start(options: Options) -> anyhow::Result<Running> {
+    let loaded = load::load(&options.config).map_err(|faults| BadConfig(faults.to_string()))?;
+    let Loaded { config, warnings, files } = loaded;
+    for warning in &warnings {
+        tracing::warn!("{warning}");
+    }
+    let usable = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let count = options.workers.or(config.process.workers.map(|count| count.get())).unwrap_or_else(usable).max(1);
+    let access_log = AccessLog::start(&config.access_log).context("access_log: the output cannot be opened")?;
+    let carried = Carried::new();
+    let snapshot = Snapshot::build(1, config.clone(), &carried).map_err(|error| BadConfig(error.to_string()))?;
+    let mut sockets = Vec::new();
+    for spec in &config.listeners {
+        let made = listener::bind(spec.address, count, true)
+            .map_err(|error| anyhow::anyhow!(bind_fault(&spec.name, spec.address, &error)))?;
+        sockets.push((spec.name.clone(), spec.address, made));
+    }
+    let bound = |made: &[std::net::TcpListener], address| {
+        made.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address)
+    };
+    let listeners = sockets.iter().map(|(name, address, made)| (name.clone(), bound(made, *address))).collect();
+    let doors = Doors::open(&config)?;
+    let (metrics_address, admin_address) = (doors.metrics_address(), doors.admin_address.clone());
+
+    let plane = Arc::new(Plane::new(snapshot, carried, Metrics::new(), access_log, count));
+    control::gauges::install(&plane);
+    let mut senders = Vec::with_capacity(count);
+    let mut threads = Vec::with_capacity(count);
+    for index in 0..count {
+        let worker = worker::spawn(index, plane.clone()).context("a worker could not be started")?;
+        senders.push(worker.commands);
+        threads.push(worker.thread);
+    }
+    for (name, address, made) in sockets {
+        for (worker, socket) in senders.iter().zip(made) {
+            drop(worker.send(WorkerCommand::Listen { listener: name.clone(), address, socket }));
+        }
+    }
+    let started = Receipt {
+        cause: Cause::Start,
+        at_unix_ms: clock::unix_millis(),
+        generation: 1,
+        ok: true,
+        changes: Vec::new(),
+        pools_kept: 0,
+        connections_kept: 0,
+        warnings: warnings.iter().map(ToString::to_string).collect(),
+        faults: Vec::new(),
+    };
+    plane.metrics.reload(true, started.at_unix_ms / 1000, 1);
+    let setup = Setup { path: options.config, files, plane, workers: senders, bind: Box::new(listener::bind), started };
+    let (handle, control) = control::start(setup, Box::new(move |handle| doors.serve(&handle)))?;
+    Ok(Running { listeners, metrics: metrics_address, admin: admin_address, handle, workers: threads, control })
+}
+
+impl Running {
+    /// Loads the config now.
+    ///
+    /// # Errors
+    /// [`Gone`] where the process is on its way out.
+    pub fn reload(&self) -> Result<Receipt, Gone> {
+        self.handle.reload_blocking(Cause::Admin)
+    }
+
+    /// Begins the end.
+    pub fn drain(&self) {
+        self.handle.drain();
+    }
+
+    /// Drains and waits for the end.
+    pub fn shutdown(self) -> ExitKind {
+        self.handle.drain();
+        self.join()
+    }
+
+    fn join(self) -> ExitKind {
+        // A thread that panicked has told so; the others end all the same.
+        drop(self.control.join());
+        let left = self.handle.plane.connections.load(Ordering::Relaxed);
+        for worker in self.workers {
+            drop(worker.join());
+        }
+        self.handle.plane.access_log.flush_and_stop(Duration::from_secs(2));
+        if left == 0 { ExitKind::Clean } else { ExitKind::Forced }
+    }
+}
+
+/// The bound sockets of the HTTP servers for operators.
+struct Doors {
+    metrics: Option<std::net::TcpListener>,
+    admin: Option<Door>,
+    admin_address: Option<Address>,
+}
+
+impl Doors {
+    fn open(config: &Config) -> anyhow::Result<Self> {
+        let tcp = |key: &str, address: SocketAddr| {
+            std::net::TcpListener::bind(address)
+                .with_context(|| format!("{key}: cannot listen on {address}; choose another port, or stop who has it"))
+        };
+        let metrics = config.metrics.as_ref().map(|server| tcp("metrics.address", server.address)).transpose()?;
+        let (mut admin, mut admin_address) = (None, None);
+        match config.admin.as_ref().map(|admin| &admin.address) {
+            None => {}
+            Some(Address::Tcp(address)) => {
+                let listener = tcp("admin.address", *address)?;
+                admin_address = Some(Address::Tcp(listener.local_addr()?));
+                admin = Some(Door::Tcp(listener));
+            }
+            Some(Address::Unix(path)) => {
+                let listener = unix(path).with_context(|| {
+                    format!("admin.address: cannot listen on {}; check its directory and rights", path.display())
+                })?;
+                admin_address = Some(Address::Unix(path.clone()));
+                admin = Some(Door::Unix(listener, path.clone()));
+            }
+        }
+        Ok(Self { metrics, admin, admin_address })
+    }
+
+    fn metrics_address(&self) -> Option<SocketAddr> {
+        self.metrics.as_ref().and_then(|listener| listener.local_addr().ok())
+    }
+
+    fn serve(self, handle: &Handle) {
+        if let Some(listener) = self.metrics {
+            admin::serve(Door::Tcp(listener), admin::metrics_router(handle.clone()));
+        }
+        if let Some(door) = self.admin {
+            let tcp = matches!(door, Door::Tcp(_));
+            admin::serve(door, admin::admin_router(handle.clone(), tcp));
+        }
+    }
+}
+
+fn unix(path: &Path) -> std::io::Result<UnixListener> {
+    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
+    if is_socket {
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another headgate answers there"));
+        }
+        // Left behind by a process that was killed.
+        std::fs::remove_file(path)?;
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}

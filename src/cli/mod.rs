@@ -1,1 +1,230 @@
-//! (room `cli`)
+//! Floor 10: the command line.
+
+mod client;
+mod print;
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::base::address::Address;
+use crate::base::clock;
+use crate::config::load;
+use crate::control::explain::{Question, explain};
+use crate::snapshot::{Carried, Snapshot};
+use crate::telemetry::logging;
+use crate::tls::dev_certificate::write_dev_certificate;
+
+#[derive(Debug, Parser)]
+#[command(name = "headgate", version, about = "A reverse proxy and load balancer")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigFile {
+    /// The config file.
+    #[arg(long, env = "HEADGATE_CONFIG", default_value = "headgate.toml")]
+    config: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Human,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve until told to end.
+    Run(ConfigFile),
+    /// Check a config file, its certificates included.
+    Check {
+        /// The config file.
+        file: PathBuf,
+        /// How findings are printed.
+        #[arg(long, value_enum, default_value_t = Format::Human)]
+        format: Format,
+        /// Warnings are faults.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Have the running headgate load its config.
+    Reload(ConfigFile),
+    /// Show what runs.
+    Status {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Tell what would be done with a request, and why.
+    Explain {
+        /// The method.
+        method: String,
+        /// The whole URL.
+        url: String,
+        /// A header field, `Name: value`.
+        #[arg(short = 'H', long = "header")]
+        headers: Vec<String>,
+        /// The client's address.
+        #[arg(long)]
+        client: Option<IpAddr>,
+        #[command(flatten)]
+        config: ConfigFile,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a certificate for localhost, and the CA that signs it.
+    DevCert {
+        /// Where to.
+        #[arg(long, default_value = "certs")]
+        dir: PathBuf,
+    },
+    /// Print the version.
+    Version,
+}
+
+/// Runs the command line.
+pub fn main() -> ExitCode {
+    logging::init();
+    match execute(Arguments::parse().command) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            print::error(&format!("headgate: {error:#}"));
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<u8> {
+    match command {
+        Command::Run(file) => Ok(crate::app::run(file.config)),
+        Command::Check { file, format, strict } => Ok(check(&file, format, strict)),
+        Command::Reload(file) => {
+            let (status, answer) = client::call(&admin(&file.config)?, "POST", "/v1/reload", Some(&json!({})))?;
+            print::receipt(&answer);
+            Ok(u8::from(status != 200))
+        }
+        Command::Status { config, json } => {
+            let (_, answer) = client::call(&admin(&config.config)?, "GET", "/v1/status", None)?;
+            if json {
+                print::json(&answer)
+            } else {
+                print::status(&answer)
+            }
+            Ok(0)
+        }
+        Command::Explain { method, url, headers, client, config, json } => {
+            let headers = headers.iter().map(|field| {
+                let (name, value) = field.split_once(':').with_context(|| format!("`{field}` needs `Name: value`"))?;
+                Ok((name.trim().to_owned(), value.trim().to_owned()))
+            });
+            let headers = headers.collect::<anyhow::Result<_>>()?;
+            let question = Question { method: method.to_ascii_uppercase(), url, headers, client };
+            let answer = ask(&config.config, &question)?;
+            if json {
+                print::json(&answer)
+            } else {
+                print::explanation(&answer)
+            }
+            Ok(0)
+        }
+        Command::DevCert { dir } => {
+            let made = write_dev_certificate(&dir)?;
+            let word = if made.created { "made" } else { "still good" };
+            print::line(&format!("{word}: {}, {}", made.cert.display(), made.key.display()));
+            print::line(&format!("trust this CA: {}", made.ca.display()));
+            Ok(0)
+        }
+        Command::Version => {
+            print::line(concat!("headgate ", env!("CARGO_PKG_VERSION")));
+            Ok(0)
+        }
+    }
+}
+
+fn check(file: &Path, format: Format, strict: bool) -> u8 {
+    let (mut findings, mut is_bad, mut text) = (Vec::new(), false, String::new());
+    match load::load(file) {
+        Ok(loaded) => {
+            is_bad |= strict && !loaded.warnings.is_empty();
+            for warning in &loaded.warnings {
+                text.push_str(&format!("{warning}\n"));
+                findings.push(json!(warning));
+            }
+            if let Err(error) = Snapshot::build(0, loaded.config, &Carried::new()) {
+                is_bad = true;
+                text.push_str(&format!("error: {error}\n"));
+                findings.push(json!({ "severity": "error", "code": "tls", "message": error.to_string() }));
+            }
+        }
+        Err(faults) => {
+            is_bad = true;
+            text = faults.to_string();
+            findings = faults.diagnostics.iter().map(|diagnostic| json!(diagnostic)).collect();
+        }
+    }
+    match format {
+        Format::Json => print::json(&json!({ "ok": !is_bad, "diagnostics": findings })),
+        Format::Human => {
+            if !text.is_empty() {
+                print::error(text.trim_end());
+            }
+            if !is_bad {
+                print::line(&format!("{}: good", file.display()));
+            }
+        }
+    }
+    u8::from(is_bad)
+}
+
+fn admin(config: &Path) -> anyhow::Result<Address> {
+    let loaded = load::load(config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+    let admin = loaded.config.admin.as_ref().context("the config has no [admin]: add one with an address")?;
+    Ok(admin.address.clone())
+}
+
+/// Live where a headgate answers; else as the file says.
+fn ask(config: &Path, question: &Question) -> anyhow::Result<Value> {
+    let body = serde_json::to_value(question)?;
+    let live = admin(config).and_then(|address| client::call(&address, "POST", "/v1/explain", Some(&body)));
+    let mut answer = match live {
+        Ok((200, mut answer)) => {
+            answer["source"] = "live".into();
+            return Ok(answer);
+        }
+        Ok((400, answer)) => anyhow::bail!("{}", answer["error"].as_str().unwrap_or("refused")),
+        Ok(_) | Err(_) => {
+            let loaded = load::load(config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
+            let snapshot = Snapshot::build(0, loaded.config, &Carried::new())?;
+            let explanation = explain(&snapshot, question, clock::now()).map_err(|why| anyhow::anyhow!("{why}"))?;
+            serde_json::to_value(explanation)?
+        }
+    };
+    answer["source"] = "as configured".into();
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_fails_the_check() {
+        assert_eq!(check(Path::new("/nonexistent/headgate.toml"), Format::Json, false), 1);
+    }
+}

@@ -1,1 +1,173 @@
-//! (room `control`)
+//! Floor 7: the control plane, one thread with a runtime of its own.
+//!
+//! It changes the world in two ways only: it publishes a new snapshot, or it sets an endpoint's verdict. Sockets are
+//! bound by whom the app names, since this room knows nothing of the server beside it.
+
+mod drain;
+pub mod explain;
+pub mod gauges;
+mod probes;
+pub mod receipts;
+pub mod reload;
+pub mod status;
+mod watch;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::LocalSet;
+
+use crate::base::task;
+use crate::config::load::SourceFile;
+use crate::config::model::Name;
+use crate::control::receipts::{Cause, Receipt, Receipts};
+use crate::control::reload::Reloader;
+use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
+
+/// Binds one socket per worker: the address, how many, and whether the address must be free of others.
+pub type Bind = Box<dyn Fn(SocketAddr, usize, bool) -> io::Result<Vec<TcpListener>> + Send>;
+
+/// Starts what else runs on the control thread: the HTTP servers. Called within its `LocalSet`.
+pub type Services = Box<dyn FnOnce(Handle) + Send>;
+
+/// What the control plane starts from.
+pub struct Setup {
+    /// The config file.
+    pub path: PathBuf,
+    /// Every file that was read for the first snapshot.
+    pub files: Vec<SourceFile>,
+    /// Where the planes meet.
+    pub plane: Arc<Plane>,
+    /// The ways to the workers.
+    pub workers: Vec<WorkerSender>,
+    /// How sockets are bound.
+    pub bind: Bind,
+    /// The receipt of the start.
+    pub started: Receipt,
+}
+
+pub(crate) enum Command {
+    Reload { cause: Cause, reply: oneshot::Sender<Receipt> },
+    FilesChanged,
+    Drain,
+    Stop,
+}
+
+/// The control thread is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("headgate is stopping")]
+pub struct Gone;
+
+/// The way to the control plane.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    workers: Arc<[WorkerSender]>,
+    /// Where the planes meet.
+    pub plane: Arc<Plane>,
+    /// What reloads left behind.
+    pub receipts: Arc<Receipts>,
+}
+
+impl Handle {
+    /// Loads the config now.
+    ///
+    /// # Errors
+    /// [`Gone`] where the process is on its way out.
+    pub async fn reload(&self, cause: Cause) -> Result<Receipt, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Reload { cause, reply }).map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
+    }
+
+    /// The same from a thread without a runtime.
+    ///
+    /// # Errors
+    /// [`Gone`] where the process is on its way out.
+    pub fn reload_blocking(&self, cause: Cause) -> Result<Receipt, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Reload { cause, reply }).map_err(|_| Gone)?;
+        answer.blocking_recv().map_err(|_| Gone)
+    }
+
+    /// Begins the end: not ready, then no new connections, then none at all.
+    pub fn drain(&self) {
+        drop(self.commands.send(Command::Drain));
+    }
+
+    /// Ends everything at once.
+    pub fn stop(&self) {
+        self.plane.draining.store(true, Ordering::Relaxed);
+        for worker in self.workers.iter() {
+            drop(worker.send(WorkerCommand::Stop));
+        }
+        drop(self.commands.send(Command::Stop));
+    }
+}
+
+/// Starts the control thread.
+///
+/// # Errors
+/// Where the system gives no thread or no runtime.
+pub fn start(setup: Setup, services: Services) -> io::Result<(Handle, JoinHandle<()>)> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (sender, commands) = mpsc::unbounded_channel();
+    let receipts = Arc::new(Receipts::default());
+    receipts.push(setup.started.clone());
+    let handle =
+        Handle { commands: sender, workers: setup.workers.clone().into(), plane: setup.plane.clone(), receipts };
+    let kept = handle.clone();
+    let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
+        LocalSet::new().block_on(&runtime, async move {
+            services(handle.clone());
+            run(setup, handle, commands).await;
+        });
+    })?;
+    Ok((kept, thread))
+}
+
+async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver<Command>) {
+    let plane = setup.plane.clone();
+    let workers = setup.workers.clone();
+    let mut reloader = Reloader::new(setup, handle.commands.clone());
+    let mut is_draining = false;
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::FilesChanged if !is_draining => {
+                if reloader.files_differ() {
+                    let receipt = reloader.reload(Cause::File).await;
+                    handle.receipts.push(receipt);
+                }
+            }
+            Command::FilesChanged => {}
+            Command::Reload { cause, reply } => {
+                let receipt = if is_draining {
+                    reloader.refuse(cause, vec!["headgate is draining: it takes no new config".to_owned()])
+                } else {
+                    reloader.reload(cause).await
+                };
+                handle.receipts.push(receipt.clone());
+                drop(reply.send(receipt));
+            }
+            Command::Drain if is_draining => {}
+            Command::Drain => {
+                is_draining = true;
+                let sockets: Vec<(Name, SocketAddr)> = reloader.sockets().collect();
+                let (plane, workers, commands) = (plane.clone(), workers.clone(), handle.commands.clone());
+                task::spawn_local(async move {
+                    drain::drain(&plane, &workers, &sockets).await;
+                    drop(commands.send(Command::Stop));
+                });
+            }
+            Command::Stop => break,
+        }
+    }
+    for worker in &workers {
+        drop(worker.send(WorkerCommand::Stop));
+    }
+}

@@ -1,0 +1,117 @@
+//! Output for people. A closed pipe is no fault.
+
+use std::io::Write;
+
+use serde_json::Value;
+
+pub(super) fn line(text: &str) {
+    drop(writeln!(std::io::stdout(), "{text}"));
+}
+
+pub(super) fn error(text: &str) {
+    drop(writeln!(std::io::stderr(), "{text}"));
+}
+
+pub(super) fn json(value: &Value) {
+    line(&serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn word(value: &Value) -> String {
+    value.as_str().map_or_else(|| if value.is_null() { "-".to_owned() } else { value.to_string() }, str::to_owned)
+}
+
+pub(super) fn receipt(receipt: &Value) {
+    if let Some(error) = receipt["error"].as_str() {
+        return line(error);
+    }
+    let is_ok = receipt["ok"] == true;
+    let said = if is_ok { "applied" } else { "refused; the old config goes on serving" };
+    line(&format!("{said}: generation {}", receipt["generation"]));
+    for key in ["changes", "warnings", "faults"] {
+        for item in list(&receipt[key]) {
+            line(&format!("  {}: {}", key.trim_end_matches('s'), word(item)));
+        }
+    }
+}
+
+pub(super) fn status(status: &Value) {
+    line(&format!(
+        "headgate {}  generation {}  workers {}  connections {}  requests {}{}",
+        word(&status["version"]),
+        status["generation"],
+        status["workers"],
+        status["connections"],
+        status["requests"],
+        if status["draining"] == true { "  DRAINING" } else { "" }
+    ));
+    if !status["last_reload"].is_null() {
+        receipt(&status["last_reload"]);
+    }
+    line("\nlisteners");
+    for listener in list(&status["listeners"]) {
+        let tls = if listener["tls"] == true { "tls" } else { "" };
+        line(&format!("  {:<16} {:<24} {tls}", word(&listener["name"]), word(&listener["address"])));
+    }
+    line("\nroutes");
+    for route in list(&status["routes"]) {
+        let paths: Vec<String> = list(&route["paths"]).iter().map(word).collect();
+        let (name, action) = (word(&route["name"]), word(&route["action"]));
+        line(&format!("  {name:<16} {:<24} {action}  ({})", paths.join(" "), word(&route["origin"])));
+    }
+    line("\npools");
+    for pool in list(&status["pools"]) {
+        line(&format!("  {}", word(&pool["name"])));
+        for endpoint in list(&pool["endpoints"]) {
+            line(&format!(
+                "    {:<24} {:<8} {:<8} weight {:<4} in flight {:<4} {}{}",
+                word(&endpoint["address"]),
+                word(&endpoint["verdict"]),
+                word(&endpoint["standing"]),
+                endpoint["weight"],
+                endpoint["in_flight"],
+                if endpoint["backup"] == true { "backup  " } else { "" },
+                word(&endpoint["evidence"]["detail"])
+            ));
+        }
+    }
+}
+
+pub(super) fn explanation(answer: &Value) {
+    line(&format!("{} (generation {})", word(&answer["source"]), answer["generation"]));
+    line(&format!("listener  {}", word(&answer["listener"])));
+    line(&format!("path      {}", word(&answer["path"])));
+    line(&format!("route     {}  ({})", word(&answer["route"]), word(&answer["origin"])));
+    for rejection in list(&answer["rejected"]) {
+        line(&format!("  not {}: {}", word(&rejection["route"]), word(&rejection["why"])));
+    }
+    if !answer["side"].is_null() {
+        line(&format!("side      {}", word(&answer["side"])));
+    }
+    line(&format!("outcome   {}", word(&answer["outcome"])));
+    if !answer["forwarded_path"].is_null() {
+        line(&format!("sent as   {}", word(&answer["forwarded_path"])));
+    }
+    for pool in list(&answer["pools"]) {
+        let overflow = if pool["overflow"] == true { "  (while the one above is down)" } else { "" };
+        line(&format!("pool      {}{overflow}", word(&pool["name"])));
+        for endpoint in list(&pool["endpoints"]) {
+            line(&format!(
+                "  {:<24} {:<8} {:<8} {:>5.1} %{}",
+                word(&endpoint["address"]),
+                word(&endpoint["verdict"]),
+                word(&endpoint["standing"]),
+                endpoint["share"].as_f64().unwrap_or_default(),
+                if endpoint["backup"] == true { "  backup" } else { "" }
+            ));
+        }
+    }
+    if !answer["cache"].is_null() {
+        let cache = &answer["cache"];
+        let looked = if cache["looked_up"] == true { "looked up" } else { "not looked up" };
+        line(&format!("cache     {}: {looked}, key {}", word(&cache["zone"]), word(&cache["key"])));
+    }
+}

@@ -1,0 +1,37 @@
+//! The end in good order: not ready, wait, stop accepting, wait for what runs, stop.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::base::clock;
+use crate::config::model::Name;
+use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
+
+/// How often the open connections are counted.
+const LOOK: Duration = Duration::from_millis(20);
+
+pub(super) async fn drain(plane: &Plane, workers: &[WorkerSender], sockets: &[(Name, SocketAddr)]) {
+    let process = plane.snapshot.load().config.process.clone();
+    plane.draining.store(true, Ordering::Relaxed);
+    tracing::info!(delay = ?process.drain_delay, deadline = ?process.drain_timeout, "draining");
+    tokio::time::sleep(process.drain_delay).await;
+    for worker in workers {
+        for (listener, address) in sockets {
+            drop(worker.send(WorkerCommand::Unlisten { listener: listener.clone(), address: *address }));
+        }
+        drop(worker.send(WorkerCommand::Drain));
+    }
+    // What is queued in the kernel is accepted first; the count knows of it only after that.
+    tokio::time::sleep(LOOK * 5).await;
+    let began = clock::now();
+    while plane.connections.load(Ordering::Relaxed) > 0 {
+        if clock::now() - began >= process.drain_timeout {
+            let left = plane.connections.load(Ordering::Relaxed);
+            tracing::warn!(connections = left, "the drain's deadline has come: closing what is left");
+            return;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    tracing::info!("drained");
+}

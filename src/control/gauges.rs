@@ -1,0 +1,30 @@
+//! Values that are known only when somebody asks for the metrics.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crate::snapshot::plane::Plane;
+use crate::telemetry::names;
+use crate::upstream::endpoint::Verdict;
+
+/// Has the plane's metrics ask the plane at each scrape.
+pub fn install(plane: &Arc<Plane>) {
+    // Weak: the metrics are a part of the plane, which must not keep itself alive.
+    let weak = Arc::downgrade(plane);
+    plane.metrics.set_gauges(Box::new(move |sink| {
+        let Some(plane) = weak.upgrade() else { return };
+        plane.metrics.access_log_dropped().store(plane.access_log.dropped(), Ordering::Relaxed);
+        let snapshot = plane.snapshot.load();
+        for pool in &snapshot.pools {
+            for endpoint in &pool.endpoints {
+                let labels = [&*pool.spec.name, &*endpoint.name];
+                let is_up = !matches!(endpoint.state.verdict(), Verdict::Down | Verdict::Draining);
+                sink.set(&names::ENDPOINT_UP, &labels, f64::from(u8::from(is_up)));
+                sink.set(&names::ENDPOINT_IN_FLIGHT, &labels, f64::from(endpoint.state.in_flight()));
+            }
+        }
+        for (zone, cache) in snapshot.config.caches.iter().zip(&snapshot.caches) {
+            sink.set(&names::CACHE_BYTES, &[&zone.name], cache.bytes() as f64);
+        }
+    }));
+}

@@ -1,0 +1,156 @@
+//! What runs now, as one value.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::base::address::Address;
+use crate::config::model::Action;
+use crate::control::receipts::Receipt;
+use crate::snapshot::Snapshot;
+use crate::snapshot::plane::Plane;
+use crate::upstream::endpoint::{Evidence, Standing, Verdict};
+use crate::upstream::pool::Pool;
+
+/// The whole process.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// headgate's version.
+    pub version: &'static str,
+    /// Of the config.
+    pub generation: u64,
+    /// On its way out.
+    pub draining: bool,
+    /// Threads that serve.
+    pub workers: usize,
+    /// Open client connections.
+    pub connections: usize,
+    /// Requests being served.
+    pub requests: usize,
+    /// What the last load of the config came to.
+    pub last_reload: Option<Receipt>,
+    /// In the config's order.
+    pub listeners: Vec<ListenerStatus>,
+    /// In the config's order.
+    pub routes: Vec<RouteStatus>,
+    /// In the config's order.
+    pub pools: Vec<PoolStatus>,
+}
+
+/// A listener.
+#[derive(Debug, Serialize)]
+pub struct ListenerStatus {
+    /// Its name.
+    pub name: String,
+    /// As configured.
+    pub address: String,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+}
+
+/// A route.
+#[derive(Debug, Serialize)]
+pub struct RouteStatus {
+    /// Its name.
+    pub name: String,
+    /// `file:line`.
+    pub origin: String,
+    /// Its path patterns; every path where there is none.
+    pub paths: Vec<String>,
+    /// What it does, in a few words.
+    pub action: String,
+}
+
+/// A pool.
+#[derive(Debug, Serialize)]
+pub struct PoolStatus {
+    /// Its name.
+    pub name: String,
+    /// Its endpoints.
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// An endpoint.
+#[derive(Debug, Serialize)]
+pub struct EndpointStatus {
+    /// Where it listens.
+    pub address: Address,
+    /// Its share.
+    pub weight: u32,
+    /// Used only while no other is usable.
+    pub backup: bool,
+    /// The control plane's word.
+    pub verdict: Verdict,
+    /// How it is picked now.
+    pub standing: Standing,
+    /// When the verdict last changed, in milliseconds since the Unix epoch.
+    pub since_unix_ms: u64,
+    /// Requests on it now.
+    pub in_flight: u32,
+    /// Requests ever sent to it.
+    pub requests: u64,
+    /// The newest probe or doubt.
+    pub evidence: Option<Evidence>,
+}
+
+/// Reads the plane.
+pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Status {
+    let snapshot = plane.snapshot.load();
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        generation: snapshot.generation,
+        draining: plane.draining.load(Ordering::Relaxed),
+        workers: plane.worker_ticks.len(),
+        connections: plane.connections.load(Ordering::Relaxed),
+        requests: plane.requests.load(Ordering::Relaxed),
+        last_reload,
+        listeners: snapshot
+            .listeners
+            .iter()
+            .map(|listener| ListenerStatus {
+                name: listener.spec.name.to_string(),
+                address: listener.spec.address.to_string(),
+                tls: listener.tls.is_some(),
+            })
+            .collect(),
+        routes: routes(&snapshot),
+        pools: snapshot.pools.iter().map(|pool| pool_status(pool, now)).collect(),
+    }
+}
+
+fn routes(snapshot: &Snapshot) -> Vec<RouteStatus> {
+    let pool = |index| snapshot.pool(index).spec.name.clone();
+    let action = |action: &Action| match action {
+        Action::Pool(index) => format!("pool {}", pool(*index)),
+        Action::Split(split) => format!("reads {}, writes {}", pool(split.read), pool(split.write)),
+        Action::Redirect(redirect) => format!("redirect {}", redirect.status.as_u16()),
+        Action::Respond(respond) => format!("respond {}", respond.status.as_u16()),
+    };
+    snapshot
+        .config
+        .routes
+        .iter()
+        .map(|route| RouteStatus {
+            name: route.name.to_string(),
+            origin: route.origin.clone(),
+            paths: route.matches.paths.iter().map(|path| path.text.clone()).collect(),
+            action: action(&route.action),
+        })
+        .collect()
+}
+
+fn pool_status(pool: &Pool, now: Instant) -> PoolStatus {
+    let endpoints = pool.endpoints.iter().map(|endpoint| EndpointStatus {
+        address: endpoint.spec.address.clone(),
+        weight: endpoint.spec.weight.value(),
+        backup: endpoint.spec.backup,
+        verdict: endpoint.state.verdict(),
+        standing: endpoint.state.standing(now),
+        since_unix_ms: endpoint.state.since_unix_ms(),
+        in_flight: endpoint.state.in_flight(),
+        requests: endpoint.state.requests(),
+        evidence: endpoint.state.evidence().pop(),
+    });
+    PoolStatus { name: pool.spec.name.to_string(), endpoints: endpoints.collect() }
+}
