@@ -33,7 +33,10 @@ pub fn run(config: PathBuf) -> u8 {
     let served = runtime.and_then(|runtime| runtime.block_on(serve(&running)));
     match served {
         Ok(Ended::InOrder) => u8::from(running.join() == ExitKind::Forced),
-        Ok(Ended::AtOnce) => 1,
+        Ok(Ended::AtOnce) => {
+            running.handle.plane.access_log.flush_and_stop(Duration::from_millis(500));
+            1
+        }
         Ok(Ended::WorkerGone) => {
             tracing::error!("a worker has ended: so does the process");
             70

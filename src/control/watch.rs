@@ -49,7 +49,8 @@ impl Watch {
                 Err(_) => true,
             };
             if matters {
-                drop(events.send(()));
+                // Closed only when the process ends.
+                _ = events.send(());
             }
         });
         let watcher = watcher.map_err(|error| {
