@@ -1,3 +1,11 @@
 //! Floor 1: from TOML text to a model that is valid by construction.
+//!
+//! [`load`](mod@load) reads files, `document` keeps every value with its place in the text, `check` turns
+//! that into the [`model`] and collects every fault on the way.
 
+mod check;
+pub mod diagnostic;
+pub mod diff;
+mod document;
+pub mod load;
 pub mod model;

@@ -5,19 +5,17 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::id::{ListenerIndex, PoolIndex, RouteIndex};
 use crate::base::random::Seed;
 use crate::base::record::Side;
-use crate::cache::key::CacheKey;
 use crate::cache::usable::may_use;
 use crate::config::model::{Balance, Scheme};
-use crate::decide::{DecideInput, Decision, Forward, decide};
+use crate::decide::{DecideInput, Decision, Forward, cache_key, decide};
 use crate::route::path::canonical;
 use crate::route::table::{Rejection, RequestView};
 use crate::snapshot::Snapshot;
-use crate::upstream::balance::{PickRequest, pick};
+use crate::upstream::balance::{PickRequest, client_key, pick};
 use crate::upstream::endpoint::{Standing, Verdict};
 
 /// Picks that shares are counted from.
@@ -213,10 +211,7 @@ fn listener(snapshot: &Snapshot, scheme: Scheme, port: Option<u16>) -> Option<Li
 
 fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAddr, now: Instant) -> PoolView {
     let pool = snapshot.pool(index);
-    let key = match client {
-        IpAddr::V4(ip) => xxh3_64(&ip.octets()),
-        IpAddr::V6(ip) => xxh3_64(&ip.octets()),
-    };
+    let key = client_key(client);
     let mut picks = vec![0_u64; pool.endpoints.len()];
     let mut no_pick = None;
     for turn in 0..PICKS {
@@ -249,12 +244,10 @@ fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAd
 
 fn cache_view(snapshot: &Snapshot, plan: &Forward<'_>, view: &RequestView<'_>, authority: &str) -> Option<CacheView> {
     let rule = plan.cache?;
-    let path = plan.path.as_deref().unwrap_or(view.path);
-    let target = view.query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
     let refused = may_use(view.method, view.headers, false).err();
     Some(CacheView {
         zone: snapshot.config.caches.get(rule.zone.at()).map(|zone| zone.name.to_string()).unwrap_or_default(),
-        key: CacheKey::new(view.scheme, authority, &target).to_string(),
+        key: cache_key(plan.route, view.scheme, authority, view.path, view.query).to_string(),
         looked_up: refused.is_none(),
         why_not: refused.map(|why| format!("{why:?}")),
     })

@@ -8,7 +8,8 @@ use http::{Method, StatusCode};
 
 use crate::base::id::{PoolIndex, RouteIndex};
 use crate::base::record::Side;
-use crate::config::model::{Action, Listener, Respond, Rewrite, Route, RouteCache, WhenReadsDown};
+use crate::cache::CacheKey;
+use crate::config::model::{Action, Listener, Respond, Rewrite, Route, RouteCache, Scheme, WhenReadsDown};
 use crate::route::table::{RequestView, RouteTable, captures};
 use crate::route::{path, split, template};
 
@@ -106,6 +107,15 @@ pub fn decide<'s>(input: &DecideInput<'s>, request: &RequestView<'_>) -> Decisio
     let cacheable = matches!(*request.method, Method::GET | Method::HEAD) && side != Some(Side::Write);
     let cache = route.cache.as_ref().filter(|_| cacheable);
     Decision::Forward(Forward { index, route, side, pool, overflow, path, cache, max_attempts: route.max_attempts })
+}
+
+/// The key under which a route's responses are stored: its own space, for routes that share a zone may answer the
+/// same URL differently; then scheme, host with port, and the exact target.
+pub fn cache_key(route: &Route, scheme: Scheme, authority: &str, path: &str, query: Option<&str>) -> CacheKey {
+    match query {
+        None => CacheKey::in_space(&route.name, scheme, authority, path),
+        Some(query) => CacheKey::in_space(&route.name, scheme, authority, &format!("{path}?{query}")),
+    }
 }
 
 /// The path after the route's rewrite, canonical again.

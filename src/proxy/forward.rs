@@ -7,7 +7,6 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
@@ -141,13 +140,8 @@ impl Forward<'_> {
     }
 
     fn cache_key(&self) -> CacheKey {
-        let mut target = self.admitted.path.clone();
-        if let Some(query) = &self.admitted.query {
-            target.push('?');
-            target.push_str(query);
-        }
-        // The space keeps routes apart that answer the same URL differently.
-        CacheKey::in_space(&self.plan.route.name, self.connection.scheme(), &self.admitted.authority, &target)
+        let Admitted { authority, path, query, .. } = self.admitted;
+        decide::cache_key(self.plan.route, self.connection.scheme(), authority, path, query.as_deref())
     }
 
     fn has_body(&self) -> bool {
@@ -331,7 +325,7 @@ impl Forward<'_> {
                 balance: &pool.spec.balance,
                 tried,
                 max_requests,
-                key: xxh3_64(self.client.ip.to_string().as_bytes()),
+                key: balance::client_key(self.client.ip),
                 now: clock::now(),
                 seed: self.worker.seed(&pool.spec.balance),
             };

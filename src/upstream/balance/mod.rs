@@ -3,9 +3,11 @@
 //! Tiers, best first: usable primaries, usable backups, endpoints not yet probed, suspects. The first tier that has
 //! an endpoint which is neither tried nor full is the one that is balanced over.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::id::EndpointIndex;
 use crate::base::random::Seed;
@@ -147,6 +149,14 @@ pub fn pick<M: Members>(pool: &M, request: &PickRequest<'_>) -> Result<EndpointI
         }
     }
     Err(why)
+}
+
+/// The key of `balance = { hash = "client-ip" }`.
+pub fn client_key(ip: IpAddr) -> u64 {
+    match ip {
+        IpAddr::V4(ip) => xxh3_64(&ip.octets()),
+        IpAddr::V6(ip) => xxh3_64(&ip.octets()),
+    }
 }
 
 /// Whether a pool has an endpoint that is usable and not full: what failover between pools asks.

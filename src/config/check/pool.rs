@@ -1,0 +1,219 @@
+//! `[pools.X]`.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use crate::base::address::Address;
+use crate::base::units::Weight;
+use crate::config::document::{Item, Table};
+use crate::config::model::{
+    Balance, EndpointSpec, HashKey, HealthCheck, HealthProbe, Pool, PoolTimeouts, PoolTls, ServerVerification,
+};
+
+pub(super) struct Defaults {
+    balance: Balance,
+    health: Option<HealthCheck>,
+    timeouts: PoolTimeouts,
+    max_requests: Option<NonZeroU32>,
+    max_idle: usize,
+}
+
+pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
+    let mut defaults = Defaults {
+        balance: Balance::PowerOfTwo,
+        health: None,
+        timeouts: PoolTimeouts {
+            connect: Duration::from_secs(1),
+            response: Duration::from_secs(30),
+            body: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(4),
+        },
+        max_requests: None,
+        max_idle: 64,
+    };
+    if let Some(table) = table {
+        defaults = policy(&table, &defaults);
+        table.finish();
+    }
+    defaults
+}
+
+/// What both a pool and the defaults can say.
+fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
+    let mut policy = Defaults { balance: defaults.balance.clone(), health: defaults.health.clone(), ..*defaults };
+    table.set("balance", &mut policy.balance, balance);
+    table.set("health", &mut policy.health, |item| Some(health(&item.table()?)));
+    if let Some(table) = table.sub("timeouts") {
+        table.set("connect", &mut policy.timeouts.connect, Item::duration);
+        table.set("response", &mut policy.timeouts.response, Item::duration);
+        table.set("body", &mut policy.timeouts.body, Item::duration);
+        table.set("keep_alive", &mut policy.timeouts.keep_alive, Item::duration);
+        table.finish();
+    }
+    table.set("max_requests", &mut policy.max_requests, |item| Some(NonZeroU32::new(item.number(1..=10_000_000)?)));
+    table.set("max_idle", &mut policy.max_idle, |item| Some(item.number(0..=100_000)? as usize));
+    policy
+}
+
+pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults) -> Option<Pool> {
+    table.reserve(&["failover", "sticky"]);
+    let endpoints = table.need("endpoints").and_then(|item| endpoints(&item));
+    let policy = policy(table, defaults);
+    let tls = table.sub("tls").map(|table| tls(&table));
+    table.finish();
+    let endpoints = endpoints?;
+    if policy.health.is_none() && endpoints.iter().any(|endpoint| endpoint.backup) {
+        let message = format!("pool `{name}` has a backup but no health check: fail-over waits for failed connections");
+        let help = Some("add `health.http = { path = \"/readyz\" }` or `health.tcp = {}`".to_owned());
+        table.context.report(
+            crate::config::diagnostic::Severity::Warning,
+            "risk",
+            table.at,
+            &table.path,
+            message,
+            help,
+        );
+    }
+    let Defaults { balance, health, timeouts, max_requests, max_idle } = policy;
+    Some(Pool { name: name.into(), balance, endpoints, health, timeouts, tls, max_requests, max_idle })
+}
+
+fn balance(item: &Item<'_>) -> Option<Balance> {
+    if !item.is_text() {
+        let table = item.table()?;
+        let key = table.need("hash").and_then(|item| item.choice(&[("client-ip", ())]));
+        table.finish();
+        return key.map(|()| Balance::Hash(HashKey::ClientIp));
+    }
+    let algorithm = item.choice(&[("power-of-two", 0), ("round-robin", 1), ("least-requests", 2), ("random", 3)])?;
+    Some(match algorithm {
+        0 => Balance::PowerOfTwo,
+        1 => Balance::RoundRobin,
+        2 => Balance::LeastRequests,
+        _ => Balance::Random,
+    })
+}
+
+fn endpoints(item: &Item<'_>) -> Option<Vec<EndpointSpec>> {
+    let list = item.list()?;
+    let mut endpoints: Vec<EndpointSpec> = Vec::new();
+    for item in &list {
+        let Some(endpoint) = endpoint(item) else { continue };
+        if endpoints.iter().any(|other| other.address == endpoint.address) {
+            item.fault("duplicate", format!("the endpoint `{}` is in this pool already", endpoint.address));
+        }
+        endpoints.push(endpoint);
+    }
+    if list.is_empty() {
+        item.fault("value", "a pool needs at least one endpoint");
+    } else if !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.backup) {
+        item.fault("value", "at least one endpoint must not be a backup");
+    }
+    Some(endpoints)
+}
+
+fn endpoint(item: &Item<'_>) -> Option<EndpointSpec> {
+    let mut endpoint = EndpointSpec { address: Address::Unix("".into()), weight: Weight::ONE, backup: false };
+    if item.is_text() {
+        endpoint.address = address(item)?;
+        return Some(endpoint);
+    }
+    let table = item.table()?;
+    let address = table.need("address").and_then(|item| address(&item));
+    table.set("weight", &mut endpoint.weight, |item| {
+        let weight = u16::try_from(item.number(1..=65_535)?).ok()?;
+        NonZeroU16::new(weight).map(Weight)
+    });
+    table.set("backup", &mut endpoint.backup, Item::bool);
+    table.finish();
+    endpoint.address = address?;
+    Some(endpoint)
+}
+
+fn address(item: &Item<'_>) -> Option<Address> {
+    let address = item.parse::<Address>()?;
+    if address.tcp().is_some_and(|address| address.port() == 0) {
+        item.fault("value", "an endpoint needs a port from 1 to 65535");
+        return None;
+    }
+    Some(address)
+}
+
+fn health(table: &Table<'_>) -> Option<HealthCheck> {
+    let (http, tcp) = (table.get("http"), table.get("tcp"));
+    table.finish();
+    if let (Some(_), Some(tcp)) = (&http, &tcp) {
+        tcp.key_fault("conflict", "a pool has one health check: `http` or `tcp`");
+    }
+    let (is_http, item) = match (http, tcp) {
+        (Some(http), _) => (true, http),
+        (None, Some(tcp)) => (false, tcp),
+        (None, None) => {
+            table.fault("missing", "say which health check: `http = { path = \"/readyz\" }` or `tcp = {}`");
+            return None;
+        }
+    };
+    let table = item.table()?;
+    let mut check = HealthCheck {
+        probe: HealthProbe::Tcp,
+        interval: Duration::from_secs(1),
+        timeout: Duration::from_millis(500),
+        rise: 2,
+        fall: 2,
+    };
+    if is_http {
+        let path = table.need("path").and_then(|item| probe_path(&item));
+        let mut host = None;
+        table.set("host", &mut host, |item| {
+            let text = item.text()?;
+            let fine = text.parse::<http::uri::Authority>().is_ok();
+            if !fine {
+                item.fault("value", format!("`{text}` is no host"));
+            }
+            fine.then(|| Some(text.to_owned()))
+        });
+        check.probe = HealthProbe::Http { path: path.unwrap_or_default(), host };
+    }
+    table.set("interval", &mut check.interval, Item::duration);
+    table.set("timeout", &mut check.timeout, Item::duration);
+    table.set("rise", &mut check.rise, |item| item.number(1..=100));
+    table.set("fall", &mut check.fall, |item| item.number(1..=100));
+    table.finish();
+    Some(check)
+}
+
+fn probe_path(item: &Item<'_>) -> Option<String> {
+    let text = item.text()?;
+    let fine = text.starts_with('/') && !text.contains('#') && text.parse::<http::uri::PathAndQuery>().is_ok();
+    if !fine {
+        item.fault_help("value", format!("`{text}` is no path"), "it begins with a slash: `/readyz`");
+    }
+    fine.then(|| text.to_owned())
+}
+
+fn tls(table: &Table<'_>) -> PoolTls {
+    let mut tls = PoolTls { verify: ServerVerification::System, server_name: None };
+    let ca_file = table.get("ca_file");
+    if let Some(file) = ca_file.as_ref().and_then(|item| item.file_to_read()) {
+        tls.verify = ServerVerification::CaFile(file);
+    }
+    if let Some(item) = table.get("verify")
+        && item.bool() == Some(false)
+    {
+        if ca_file.is_some() {
+            item.key_fault("conflict", "`verify = false` and `ca_file` contradict each other");
+        }
+        item.warn("the endpoints' certificates are not verified", "set `tls.ca_file` to the CA that signed them");
+        tls.verify = ServerVerification::Off;
+    }
+    table.set("server_name", &mut tls.server_name, |item| {
+        let text = item.text()?;
+        let fine = rustls_pki_types::ServerName::try_from(text).is_ok();
+        if !fine {
+            item.fault("value", format!("`{text}` is no server name"));
+        }
+        fine.then(|| Some(text.to_owned()))
+    });
+    table.finish();
+    tls
+}

@@ -1,0 +1,109 @@
+//! Faults and warnings with their place in a file.
+
+use std::fmt;
+
+use serde::Serialize;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// The config is refused.
+    Error,
+    /// The config is taken, with a risk.
+    Warning,
+}
+
+/// One fault or warning.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Diagnostic {
+    /// How bad it is.
+    pub severity: Severity,
+    /// A stable word for the kind of fault: `unknown-key`, `value`, …
+    pub code: &'static str,
+    /// The file.
+    pub file: String,
+    /// From 1; 0 where the fault is about the file as a whole.
+    pub line: usize,
+    /// In characters, from 1; 0 where the fault is about the file as a whole.
+    pub column: usize,
+    /// The key, as `pools.app.balance`.
+    pub path: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: Option<String>,
+    /// The line, and below it a line that underlines the offending text.
+    pub excerpt: String,
+}
+
+impl Diagnostic {
+    /// A fault about a file as a whole.
+    pub fn of_file(code: &'static str, file: &str, message: String) -> Self {
+        Self {
+            severity: Severity::Error,
+            code,
+            file: file.to_owned(),
+            line: 0,
+            column: 0,
+            path: String::new(),
+            message,
+            help: None,
+            excerpt: String::new(),
+        }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let severity = match self.severity {
+            Severity::Error => "error",
+            Severity::Warning => "warning",
+        };
+        writeln!(f, "{severity}: {}", self.message)?;
+        if self.line == 0 {
+            writeln!(f, " --> {}", self.file)?;
+        } else {
+            writeln!(f, " --> {}:{}:{}", self.file, self.line, self.column)?;
+            let number = self.line.to_string();
+            let mut lines = self.excerpt.lines();
+            writeln!(f, "{number} | {}", lines.next().unwrap_or_default())?;
+            writeln!(f, "{:width$} | {}", "", lines.next().unwrap_or_default(), width = number.len())?;
+        }
+        match &self.help {
+            Some(help) => writeln!(f, "help: {help}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Line, column and excerpt of the bytes `start..end` of `text`.
+pub(super) fn locate(text: &str, start: usize, end: usize) -> (usize, usize, String) {
+    let mut start = start.min(text.len());
+    while !text.is_char_boundary(start) {
+        start -= 1;
+    }
+    let before = text.get(..start).unwrap_or_default();
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = before.matches('\n').count() + 1;
+    let column = before.get(line_start..).unwrap_or_default().chars().count();
+    let whole = text.get(line_start..).and_then(|rest| rest.lines().next()).unwrap_or_default();
+    let line_end = line_start + whole.len();
+    let marked = end.min(line_end).max(start);
+    let carets = text.get(start..marked).map_or(1, |marked| marked.chars().count()).max(1);
+    // Control characters would run through the reader's terminal.
+    let shown: String = whole.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    (line, column + 1, format!("{shown}\n{}{}", " ".repeat(column), "^".repeat(carets)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_shown_with_its_line_and_carets() {
+        let (line, column, excerpt) = locate("a = 1\nbä = 22\n", 12, 14);
+        assert_eq!((line, column, excerpt.as_str()), (2, 6, "bä = 22\n     ^^"));
+        assert_eq!(locate("", 7, 9), (1, 1, "\n^".to_owned()));
+    }
+}

@@ -1,0 +1,267 @@
+//! Reads a config with all files it names.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+
+use crate::config::check;
+use crate::config::diagnostic::{Diagnostic, Severity};
+use crate::config::document::{Context, Entry, Value};
+use crate::config::model::Config;
+
+/// A config that may be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The config.
+    pub config: Arc<Config>,
+    /// What is risky about it.
+    pub warnings: Vec<Diagnostic>,
+    /// Every file read: config, includes, certificates, keys, CAs.
+    pub files: Vec<SourceFile>,
+}
+
+/// A file that was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// XXH3 of its content; 0 where it could not be read.
+    pub hash: u64,
+}
+
+/// Why a config may not be used.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// All faults, and the warnings beside them.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Every file read or missed, so that a watcher knows what to wait for.
+    pub files: Vec<SourceFile>,
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, diagnostic) in self.diagnostics.iter().enumerate() {
+            if at > 0 {
+                writeln!(f)?;
+            }
+            diagnostic.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}
+
+/// Reads and checks the config at `path` with its includes, and reads the files it names.
+///
+/// # Errors
+/// [`Faults`] with every fault found.
+pub fn load(path: &Path) -> Result<Loaded, Faults> {
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut context = Context { directory, ..Context::default() };
+    let mut files = Vec::new();
+    let name = path.display().to_string();
+    if let Err(message) = add_source(&mut context, &mut files, path) {
+        let message = format!("cannot read the config: {message}");
+        return Err(Faults { diagnostics: vec![Diagnostic::of_file("file", &name, message)], files });
+    }
+    let env = |name: &str| std::env::var(name).ok();
+    let mut entries = context.parse(0, &env);
+    for path in included(&context, &entries, &mut files) {
+        match add_source(&mut context, &mut files, &path) {
+            Ok(()) => {
+                let more = context.parse(context.sources.len() - 1, &env);
+                merge(&context, &mut entries, more);
+            }
+            Err(message) => {
+                let message = format!("cannot read the included file: {message}");
+                context.found.borrow_mut().push(Diagnostic::of_file("file", &path.display().to_string(), message));
+            }
+        }
+    }
+    let parsed = !context.found.borrow().iter().any(|found| found.code == "syntax");
+    let config = if parsed { check::check(&context, &entries) } else { None };
+    for reference in context.references.take() {
+        if files.iter().any(|file| file.path == reference.file) {
+            continue;
+        }
+        let content = std::fs::read(&reference.file);
+        if let Err(error) = &content {
+            let message = format!("cannot read `{}`: {error}", reference.file.display());
+            context.fault("file", reference.at, &reference.path, message);
+        }
+        files.push(SourceFile { path: reference.file, hash: content.map_or(0, |content| xxh3_64(&content)) });
+    }
+    let failed = context.has_faults();
+    let diagnostics = context.found.into_inner();
+    match config {
+        Some(config) if !failed => Ok(Loaded { config: Arc::new(config), warnings: diagnostics, files }),
+        _ => Err(Faults { diagnostics, files }),
+    }
+}
+
+fn add_source(context: &mut Context, files: &mut Vec<SourceFile>, path: &Path) -> Result<(), String> {
+    let read = std::fs::read(path);
+    let hash = read.as_ref().map_or(0, |content| xxh3_64(content));
+    files.push(SourceFile { path: path.to_owned(), hash });
+    let text = String::from_utf8(read.map_err(|error| error.to_string())?).map_err(|_| "it is not UTF-8")?;
+    context.sources.push((path.display().to_string(), text));
+    Ok(())
+}
+
+/// The files that `include` names, in lexical order per pattern, without dotfiles. The directories they were
+/// looked for in become part of `files`, so that a new file is noticed.
+fn included(context: &Context, entries: &[Entry], files: &mut Vec<SourceFile>) -> Vec<PathBuf> {
+    let Some(entry) = entries.iter().find(|entry| entry.key == "include") else { return Vec::new() };
+    let nodes = match &entry.node.value {
+        Value::List(nodes) => nodes.iter().collect(),
+        _ => vec![&entry.node],
+    };
+    let mut paths: Vec<PathBuf> = Vec::new();
+    for node in nodes {
+        let fault = |message: String| context.fault("value", node.at, "include", message);
+        let Value::Text(pattern) = &node.value else {
+            fault("`include` takes paths such as \"conf.d/*.toml\"".to_owned());
+            continue;
+        };
+        let whole = context.directory.join(pattern);
+        let (Some(parent), Some(last)) = (whole.parent(), whole.file_name().and_then(|name| name.to_str())) else {
+            fault(format!("`{pattern}` names no file"));
+            continue;
+        };
+        let Some((before, after)) = last.split_once('*') else {
+            paths.push(whole);
+            continue;
+        };
+        if parent.to_string_lossy().contains('*') || after.contains('*') {
+            fault("one `*` is understood, in the last part of the path".to_owned());
+            continue;
+        }
+        files.push(SourceFile { path: parent.to_owned(), hash: hash_of(parent) });
+        let names = listing(parent).into_iter().filter(|name| {
+            name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
+        });
+        paths.extend(names.map(|name| parent.join(name)));
+    }
+    let mut unique: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        if !unique.contains(&path) {
+            unique.push(path);
+        }
+    }
+    unique
+}
+
+/// The names in a directory in lexical order, without dotfiles; none where it cannot be read.
+fn listing(directory: &Path) -> Vec<String> {
+    let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    names.retain(|name| !name.starts_with('.'));
+    names.sort();
+    names
+}
+
+/// Adds an included file's entries. Only named sections may stand in several files, each name in one.
+fn merge(context: &Context, entries: &mut Vec<Entry>, more: Vec<Entry>) {
+    for entry in more {
+        let Some(present) = entries.iter_mut().find(|present| present.key == entry.key) else {
+            if entry.key == "include" || entry.key == "config_version" {
+                context.fault("value", entry.at, &entry.key, format!("`{}` stands in the main file only", entry.key));
+                continue;
+            }
+            entries.push(entry);
+            continue;
+        };
+        let named = ["listeners", "caches", "pools", "routes"].contains(&entry.key.as_str());
+        let (Value::Table(there), true) = (&mut present.node.value, named) else {
+            let first = context.origin(present.at);
+            context.fault("duplicate", entry.at, &entry.key, format!("`{}` stands at {first} already", entry.key));
+            continue;
+        };
+        let Value::Table(named) = entry.node.value else {
+            context.fault("type", entry.node.at, &entry.key, format!("`{}` takes a table", entry.key));
+            continue;
+        };
+        for section in named {
+            let path = format!("{}.{}", entry.key, section.key);
+            match there.iter().find(|other| other.key == section.key) {
+                Some(other) => {
+                    let message = format!("`{path}` stands at {} already", context.origin(other.at));
+                    context.fault("duplicate", section.at, &path, message);
+                }
+                None => there.push(section),
+            }
+        }
+    }
+}
+
+/// One number for the content of all files as it is now.
+pub fn fingerprint(files: &[SourceFile]) -> u64 {
+    let mut hasher = Xxh3::new();
+    for file in files {
+        hasher.update(&hash_of(&file.path).to_le_bytes());
+    }
+    hasher.digest()
+}
+
+/// Of a file its content, of a directory its names; 0 where neither can be read.
+fn hash_of(path: &Path) -> u64 {
+    if path.is_dir() {
+        return xxh3_64(listing(path).join("/").as_bytes());
+    }
+    std::fs::read(path).map_or(0, |content| xxh3_64(&content))
+}
+
+/// Checks a text alone: no includes, no other files. Relative paths stay as they are.
+///
+/// # Errors
+/// Every fault found, and the warnings beside them.
+pub fn parse_text(
+    name: &str,
+    text: &str,
+    env: &dyn Fn(&str) -> Option<String>,
+) -> Result<(Config, Vec<Diagnostic>), Vec<Diagnostic>> {
+    let mut context = Context::default();
+    context.sources.push((name.to_owned(), text.to_owned()));
+    let entries = context.parse(0, env);
+    let parsed = !context.found.borrow().iter().any(|found| found.code == "syntax");
+    let config = if parsed { check::check(&context, &entries) } else { None };
+    let diagnostics = context.found.into_inner();
+    let failed = diagnostics.iter().any(|found| found.severity == Severity::Error);
+    config.filter(|_| !failed).map_or_else(|| Err(diagnostics.clone()), |config| Ok((config, diagnostics.clone())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAIN: &str = "config_version = 1\ninclude = [\"conf.d/*.toml\"]\nlisteners.a.address = \"127.0.0.1:80\"\n\
+        pools.p.endpoints = [\"127.0.0.1:1\"]\npools.p.tls.ca_file = \"ca.pem\"\n";
+
+    #[test]
+    fn includes_and_named_files_are_read_and_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+        write("h.toml", MAIN);
+        write("conf.d/b.toml", "[routes.b]\npool = \"p\"\nmatch.path = \"/b\"\n");
+        write("conf.d/a.toml", "[routes.a]\npool = \"p\"\n");
+        write("conf.d/.x.toml", "nonsense");
+        let faults = load(&dir.path().join("h.toml")).unwrap_err();
+        assert!(faults.to_string().contains("ca.pem"), "{faults}");
+        write("ca.pem", "1");
+        let loaded = load(&dir.path().join("h.toml")).unwrap();
+        let names: Vec<&str> = loaded.config.routes.iter().map(|route| &*route.name).collect();
+        assert_eq!(names, ["a", "b"]);
+        assert_eq!(loaded.files.len(), 5);
+        let before = fingerprint(&loaded.files);
+        write("ca.pem", "2");
+        assert_ne!(fingerprint(&loaded.files), before);
+        write("conf.d/c.toml", "[routes.a]\npool = \"p\"\n");
+        let faults = load(&dir.path().join("h.toml")).unwrap_err();
+        assert!(faults.to_string().contains("`routes.a` stands at"), "{faults}");
+    }
+}

@@ -1,0 +1,89 @@
+//! A headgate in this process, from a config text.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use headgate::app::{self, ExitKind, Options, Running};
+
+/// Runs until dropped.
+pub(crate) struct Proxy {
+    running: Option<Running>,
+    pub(crate) config: PathBuf,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Proxy {
+    /// Starts with a config; `@LOG` in it stands for a file in the proxy's own folder.
+    pub(crate) fn start(config: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headgate.toml");
+        std::fs::write(&path, Self::fill(config, &folder)).unwrap();
+        let running = app::start(Options { config: path.clone(), workers: Some(2) });
+        let running = running.unwrap_or_else(|error| panic!("{error:#}"));
+        Self { running: Some(running), config: path, folder }
+    }
+
+    fn fill(config: &str, folder: &tempfile::TempDir) -> String {
+        format!("config_version = 1\n{config}").replace("@FOLDER", &folder.path().display().to_string())
+    }
+
+    /// One route to one pool of these endpoints, no checks.
+    pub(crate) fn to(endpoints: &[SocketAddr]) -> Self {
+        Self::start(&Self::simple(endpoints, ""))
+    }
+
+    /// The text of [`Proxy::to`] with more below the route's table.
+    pub(crate) fn simple(endpoints: &[SocketAddr], route: &str) -> String {
+        let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
+        format!(
+            r#"
+            [access_log]
+            output = "@FOLDER/access.log"
+            [listeners.http]
+            address = "127.0.0.1:0"
+            [caches.main]
+            memory = "1MiB"
+            [pools.app]
+            endpoints = [{}]
+            [routes.all]
+            match.path = "/*"
+            pool = "app"
+            {route}
+            "#,
+            endpoints.join(", ")
+        )
+    }
+
+    fn running(&self) -> &Running {
+        self.running.as_ref().unwrap()
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.running().listeners[0].1
+    }
+
+    pub(crate) fn listener(&self, name: &str) -> SocketAddr {
+        self.running().listeners.iter().find(|(key, _)| &**key == name).unwrap().1
+    }
+
+    /// Writes another config and loads it; tells the faults where it was refused.
+    pub(crate) fn reload(&self, config: &str) -> Result<(), Vec<String>> {
+        std::fs::write(&self.config, Self::fill(config, &self.folder)).unwrap();
+        let receipt = self.running().reload().unwrap_or_else(|_| panic!("headgate is gone"));
+        if receipt.ok { Ok(()) } else { Err(receipt.faults) }
+    }
+
+    /// Stops it and gives its access log.
+    pub(crate) fn stop(mut self) -> (ExitKind, String) {
+        let end = self.running.take().unwrap().shutdown();
+        (end, std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown();
+        }
+    }
+}
