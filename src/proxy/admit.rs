@@ -7,6 +7,8 @@
 use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, VIA};
 use http::request::Parts;
 use http::{HeaderMap, Method, Version};
+use http_body::Body;
+use hyper::body::Incoming;
 
 use crate::base::reason::Reason;
 use crate::config::model::Listener;
@@ -41,6 +43,16 @@ pub(super) enum BodyLength {
     Known(u64),
     /// By chunks (HTTP/1.1) or by frames (HTTP/2).
     Unknown,
+}
+
+impl Admitted {
+    /// HTTP/2 ends a request without a body in its head, where HTTP/1.1 would send neither length nor coding.
+    pub(super) fn with_body_of(mut self, incoming: &Incoming) -> Self {
+        if self.body == BodyLength::Unknown && incoming.is_end_stream() {
+            self.body = BodyLength::None;
+        }
+        self
+    }
 }
 
 /// Checks a request's head.

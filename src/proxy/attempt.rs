@@ -44,7 +44,7 @@ pub(super) async fn attempt(
     end: Instant,
 ) -> Outcome {
     let began = clock::now();
-    let (mut connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
+    let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
         Some(connection) => (connection, None),
         None => match open(pool, endpoint, end).await {
             Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
@@ -70,7 +70,7 @@ pub(super) async fn attempt(
         Outcome::Failure { error, progress, unsent }
     };
     match exchanged {
-        Ok(Ok(response)) => Outcome::Response {
+        Ok(Ok((response, connection))) => Outcome::Response {
             response: Box::new(response),
             connection,
             connect,
@@ -79,11 +79,11 @@ pub(super) async fn attempt(
         Ok(Err(failure)) => {
             let progress = if failure.unsent.is_some() { Progress::NothingSent } else { Progress::Sent };
             let reason = match &failure.error {
-                error if error.is_parse_too_large() => Reason::ResponseHeadersTooLarge,
-                error if error.is_parse() => Reason::BadResponse,
+                Some(error) if error.is_parse_too_large() => Reason::ResponseHeadersTooLarge,
+                Some(error) if error.is_parse() => Reason::BadResponse,
                 _ => Reason::EndpointClosed,
             };
-            fail(reason, Some(failure.error), progress, failure.unsent)
+            fail(reason, failure.error, progress, failure.unsent)
         }
         Err(reason) => fail(reason, None, Progress::Sent, None),
     }

@@ -46,7 +46,7 @@ pub async fn handle(
     let spec = &snapshot.listeners[listener.at()].spec;
 
     let admitted = match admit::admit(&parts, spec, connection.tls.is_some()) {
-        Ok(admitted) => admitted,
+        Ok(admitted) => admitted.with_body_of(&incoming),
         Err(reason) => {
             // What follows on this connection cannot be trusted to begin where we think it does.
             let mut answer = answer::refusal(reason, ledger);

@@ -42,8 +42,10 @@ fn a_lost_answer_is_fetched_elsewhere_for_get_and_never_for_post() {
         assert_eq!(answer_to(proxy.address(), "GET", "/").status, 200);
     }
     let before = broken.heard().len();
-    let lost = (0..4).filter(|_| answer_to(proxy.address(), "POST", "/").status == 502).count();
-    assert_eq!((lost, broken.heard().len() - before), (2, 2), "each lost POST was sent exactly once");
+    // Each worker has a turn of its own: that both endpoints come up is sure, in which order is not.
+    let lost = (0..8).filter(|_| answer_to(proxy.address(), "POST", "/").status == 502).count();
+    assert!(lost > 0, "the broken endpoint was never used");
+    assert_eq!(broken.heard().len() - before, lost, "each lost POST was sent exactly once");
 }
 
 #[test]

@@ -38,8 +38,8 @@ where
 
 /// Why an exchange ended without a response head.
 pub struct SendFailure<B> {
-    /// What hyper says.
-    pub error: hyper::Error,
+    /// What hyper says; nothing where the connection was just gone.
+    pub error: Option<hyper::Error>,
     /// The request, where not one byte of it was sent.
     pub unsent: Option<Request<B>>,
 }
@@ -80,19 +80,28 @@ where
     ///
     /// # Errors
     /// [`SendFailure`] gives the request back where nothing of it was sent.
-    pub async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, SendFailure<B>> {
+    pub async fn exchange(mut self, request: Request<B>) -> Result<(Response<Incoming>, Self), SendFailure<B>> {
         let sending = self.sender.try_send_request(request);
         let mut sending = std::pin::pin!(sending);
-        let driver = &mut self.driver;
-        let mut ended = false;
-        std::future::poll_fn(move |context| {
-            if !ended {
-                ended = driver.poll_without_shutdown(context).is_ready();
+        let mut connection = Some(self);
+        let answered = std::future::poll_fn(|context| {
+            let ended = connection.as_mut().is_none_or(|connection| connection.poll_driver(context).is_ready());
+            let answer = sending.as_mut().poll(context);
+            if !ended || answer.is_ready() {
+                return answer;
             }
+            // A request that an ended driver never took comes back only when the driver is dropped.
+            connection = None;
             sending.as_mut().poll(context)
         })
-        .await
-        .map_err(|mut failure| SendFailure { unsent: failure.take_message(), error: failure.into_error() })
+        .await;
+        let failed = |mut failure: hyper::client::conn::TrySendError<Request<B>>| SendFailure {
+            unsent: failure.take_message(),
+            error: Some(failure.into_error()),
+        };
+        let response = answered.map_err(failed)?;
+        let connection = connection.ok_or(SendFailure { unsent: None, error: None })?;
+        Ok((response, connection))
     }
 
     /// Takes the connection apart after a 101: the bare stream and what was read beyond the head.
