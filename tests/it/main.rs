@@ -1,6 +1,6 @@
 //! Stories told with the kit: real sockets on port 0, a real headgate in this process, raw bytes where they matter.
 
-#![allow(missing_docs)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
 mod admission;
 mod forwarding;

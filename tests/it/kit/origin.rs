@@ -1,6 +1,6 @@
 //! An endpoint of the test's own: plain threads and raw bytes, so that it can be as wrong as a story needs.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

@@ -62,10 +62,6 @@ impl Proxy {
         self.running().listeners[0].1
     }
 
-    pub(crate) fn listener(&self, name: &str) -> SocketAddr {
-        self.running().listeners.iter().find(|(key, _)| &**key == name).unwrap().1
-    }
-
     /// Writes another config and loads it; tells the faults where it was refused.
     pub(crate) fn reload(&self, config: &str) -> Result<(), Vec<String>> {
         std::fs::write(&self.config, Self::fill(config, &self.folder)).unwrap();
