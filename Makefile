@@ -11,8 +11,6 @@ ARGS  ?=
 CARGO_FLAGS := --profile ci --workspace --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/ci
 
-.PHONY: help demo test build fmt lint bench-quick clean tools
-
 help:
 	@echo 'make demo         build, start databases, app servers and headgate, serve until Ctrl-C'
 	@echo '     TOUR=1       take the tour instead of serving; fails when a step fails'
@@ -21,7 +19,6 @@ help:
 	@echo 'make test         formatting, clippy, every test, then the tour on MariaDB and on SQLite'
 	@echo 'make build        every program, into $(BIN)'
 	@echo 'make fmt, lint    format the code; look at it with clippy'
-	@echo 'make bench-quick  a short benchmark beside nginx'
 	@echo 'make clean        remove target/, and with it the data of the demo'
 
 demo: build
@@ -43,9 +40,6 @@ fmt: tools
 
 lint: tools
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
-
-bench-quick: tools
-	benches/quick/run
 
 clean: tools
 	cargo clean
