@@ -11,6 +11,8 @@ ARGS  ?=
 CARGO_FLAGS := --profile ci --workspace --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/ci
 
+.PHONY: help demo test build fmt lint clean tools
+
 help:
 	@echo 'make demo         build, start databases, app servers and headgate, serve until Ctrl-C'
 	@echo '     TOUR=1       take the tour instead of serving; fails when a step fails'

@@ -5,7 +5,8 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +31,7 @@ use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, W
 use crate::relay;
 use crate::server::stream::{ClientStream, Transport};
 use crate::server::watch::{Expired, Watch};
+use crate::snapshot::Listener;
 
 /// What every HTTP/2 client begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -64,28 +66,34 @@ pub(super) struct Accepted {
 }
 
 /// Counts a connection for as long as it is open.
-struct Open(Rc<WorkerContext>, Name);
+struct Open {
+    worker: Rc<WorkerContext>,
+    listener: Name,
+    of_listener: Arc<AtomicUsize>,
+}
 
 impl Open {
-    fn new(worker: &Rc<WorkerContext>, listener: &Name) -> Self {
+    fn new(worker: &Rc<WorkerContext>, listener: &Listener) -> Self {
         worker.plane.connections.fetch_add(1, Ordering::Relaxed);
-        worker.metrics.connection_opened(listener);
-        Self(worker.clone(), listener.clone())
+        listener.open.fetch_add(1, Ordering::Relaxed);
+        worker.metrics.connection_opened(&listener.spec.name);
+        Self { worker: worker.clone(), listener: listener.spec.name.clone(), of_listener: listener.open.clone() }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.plane.connections.fetch_sub(1, Ordering::Relaxed);
-        self.0.metrics.connection_closed(&self.1);
+        self.worker.plane.connections.fetch_sub(1, Ordering::Relaxed);
+        self.of_listener.fetch_sub(1, Ordering::Relaxed);
+        self.worker.metrics.connection_closed(&self.listener);
     }
 }
 
 impl Accepted {
     /// Serves the connection to its end.
     pub(super) async fn serve(self) {
-        let _open = Open::new(&self.worker, &self.listener);
         let Some(listener) = self.snapshot.listener(self.index) else { return };
+        let _open = Open::new(&self.worker, listener);
         let timeouts = listener.spec.timeouts;
         let mut phase = self.phase.clone();
         let opening = tokio::time::timeout(timeouts.handshake, self.open(listener.tls.clone()));
@@ -122,7 +130,7 @@ impl Accepted {
     /// TLS where the listener has it, then which protocol is spoken.
     async fn open(
         &self,
-        tls: Option<std::sync::Arc<rustls::ServerConfig>>,
+        tls: Option<Arc<rustls::ServerConfig>>,
     ) -> Result<(Transport, Protocol, Bytes, Option<TlsInfo>), (Reason, String)> {
         let mut stream = self.stream.take().ok_or((Reason::Internal, "the stream was taken twice".to_owned()))?;
         let Some(config) = tls else {

@@ -6,7 +6,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -149,15 +149,23 @@ fn accept(
 ) {
     let snapshot = context.snapshot();
     let Some(index) = snapshot.listener_named(name) else { return };
-    let limit = snapshot.config.process.max_connections;
-    if context.plane.connections.load(Ordering::Relaxed) >= limit {
+    let listener = &snapshot.listeners[index.at()];
+    let count = |open: &AtomicUsize| open.load(Ordering::Relaxed);
+    let full = match listener.spec.limits.connections {
+        _ if count(&context.plane.connections) >= snapshot.config.process.max_connections => {
+            Some("process.max_connections is reached")
+        }
+        Some(limit) if count(&listener.open) >= limit => Some("the listener's limits.connections is reached"),
+        _ => None,
+    };
+    if let Some(detail) = full {
         let record = ConnectionRecord {
             client_ip: peer.ip(),
             listener: index,
             listener_name: name,
             status: None,
             reason: Reason::ConnectionLimit,
-            detail: "process.max_connections is reached",
+            detail,
         };
         context.metrics.connection(&record);
         context.log.connection(&record);

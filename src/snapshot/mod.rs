@@ -6,6 +6,7 @@
 pub mod plane;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 
 use dashmap::DashMap;
 use rustls::server::ProducesTickets;
@@ -40,6 +41,8 @@ pub struct Listener {
     pub spec: Arc<model::Listener>,
     /// TLS; cleartext without.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Its open connections, over all workers and reloads.
+    pub open: Arc<AtomicUsize>,
 }
 
 /// What lives outside every snapshot and is found again by key.
@@ -48,6 +51,7 @@ pub struct Carried {
     pub registry: Registry,
     caches: DashMap<Name, (model::CacheZone, Arc<Cache>)>,
     tickets: DashMap<Name, Arc<dyn ProducesTickets>>,
+    open: DashMap<Name, Arc<AtomicUsize>>,
 }
 
 /// Why a snapshot could not be built. The one before it goes on serving.
@@ -80,7 +84,7 @@ impl Default for Carried {
 impl Carried {
     /// Nothing carried yet.
     pub fn new() -> Self {
-        Self { registry: Registry::default(), caches: DashMap::new(), tickets: DashMap::new() }
+        Self { registry: Registry::default(), caches: DashMap::new(), tickets: DashMap::new(), open: DashMap::new() }
     }
 
     /// The zone's store: the one it had, unless its bounds changed.
@@ -119,7 +123,8 @@ impl Snapshot {
                     let tickets = carried.tickets(&spec.name).map_err(fault)?;
                     tls::server::server_config(tls, tickets).map(|made| made.config).map_err(fault)
                 };
-                Ok(Listener { spec: spec.clone(), tls: spec.tls.as_ref().map(server).transpose()? })
+                let open = carried.open.entry(spec.name.clone()).or_default().clone();
+                Ok(Listener { spec: spec.clone(), tls: spec.tls.as_ref().map(server).transpose()?, open })
             })
             .collect::<Result<_, BuildError>>()?;
         let pools = config

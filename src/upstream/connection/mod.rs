@@ -111,3 +111,39 @@ where
         (parts.io.into_inner(), parts.read_buf)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::Empty;
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    /// hyper keeps a request that an ended connection never took until that connection is dropped: it hung.
+    #[tokio::test]
+    async fn a_request_that_a_dead_connection_never_took_comes_back() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        let connection: Connection<Empty<Bytes>> =
+            Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+        assert!(connection.is_alive());
+        drop(peer);
+        let exchange = connection.exchange(Request::new(Empty::new()));
+        let ended = tokio::time::timeout(Duration::from_secs(5), exchange).await.expect("an end, and no hanging");
+        assert!(ended.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_closed_idle_connection_is_seen_by_one_look() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (peer, _) = listener.accept().await.unwrap();
+        let connection: Connection<Empty<Bytes>> =
+            Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+        drop(peer);
+        assert!(!connection.is_alive());
+    }
+}
