@@ -9,7 +9,9 @@ use http::{Method, StatusCode};
 use crate::base::id::{PoolIndex, RouteIndex};
 use crate::base::record::Side;
 use crate::cache::CacheKey;
-use crate::config::model::{Action, Listener, Respond, Rewrite, Route, RouteCache, Scheme, WhenReadsDown};
+use crate::config::model::{
+    Action, HttpsRedirect, Listener, Respond, Rewrite, Route, RouteCache, Scheme, WhenReadsDown,
+};
 use crate::route::table::{RequestView, RouteTable, captures};
 use crate::route::{path, split, template};
 
@@ -30,7 +32,7 @@ pub enum Decision<'s> {
         /// Where to.
         location: String,
     },
-    /// No route matches.
+    /// No route matches, or a redirect to HTTPS has no host to name.
     NoRoute,
     /// The route's rewrite gives a path that has no canonical form.
     BadPath,
@@ -78,9 +80,7 @@ pub struct Forward<'s> {
 /// Decides what is done with a request.
 pub fn decide<'s>(input: &DecideInput<'s>, request: &RequestView<'_>) -> Decision<'s> {
     if let Some(redirect) = input.listeners.get(request.listener.at()).and_then(|listener| listener.redirect) {
-        let port = if redirect.port == 443 { String::new() } else { format!(":{}", redirect.port) };
-        let query = request.query.map(|query| format!("?{query}")).unwrap_or_default();
-        return Decision::HttpsRedirect { location: format!("https://{}{port}{}{query}", request.host, request.path) };
+        return https_redirect(redirect, request);
     }
     let Some(found) = input.routes.find(request) else {
         return Decision::NoRoute;
@@ -96,7 +96,9 @@ pub fn decide<'s>(input: &DecideInput<'s>, request: &RequestView<'_>) -> Decisio
         Action::Split(rule) => match split::side(rule, request.method, request.path) {
             Side::Write => (Some(Side::Write), rule.write, None),
             Side::Read => {
-                let overflow = (rule.when_reads_down == WhenReadsDown::Write).then_some(rule.write);
+                // Overflowing to the pool that is down would halve its cap and help nobody.
+                let elsewhere = rule.when_reads_down == WhenReadsDown::Write && rule.write != rule.read;
+                let overflow = elsewhere.then_some(rule.write);
                 (Some(Side::Read), rule.read, overflow)
             }
         },
@@ -118,6 +120,27 @@ pub fn cache_key(route: &Route, scheme: Scheme, authority: &str, path: &str, que
     }
 }
 
+/// The same host and target over HTTPS.
+fn https_redirect<'s>(redirect: HttpsRedirect, request: &RequestView<'_>) -> Decision<'s> {
+    // HTTP/1.0 without Host: `https:///path` would name the path's first segment as the host.
+    if request.host.is_empty() {
+        return Decision::NoRoute;
+    }
+    let mut location = format!("https://{}", request.host);
+    if redirect.port != 443 {
+        location.push_str(&format!(":{}", redirect.port));
+    }
+    // `*` of `OPTIONS *` is the server as a whole: in absolute form an empty path (RFC 9112 §3.2.4).
+    if request.path.starts_with('/') {
+        location.push_str(request.path);
+    }
+    if let Some(query) = request.query {
+        location.push('?');
+        location.push_str(query);
+    }
+    Decision::HttpsRedirect { location }
+}
+
 /// The path after the route's rewrite, canonical again.
 fn rewritten(route: &Route, original: &str) -> Result<Option<String>, path::PathFault> {
     let text = match &route.rewrite {
@@ -130,7 +153,10 @@ fn rewritten(route: &Route, original: &str) -> Result<Option<String>, path::Path
                 _ => return Ok(None),
             }
         }
-        Some(Rewrite::Replace(to)) => template::expand(to, &captures(route, original)),
+        Some(Rewrite::Replace(to)) => template::path(to, &captures(route, original)),
     };
     Ok(Some(path::canonical(&text)?.into_owned()))
 }
+
+#[cfg(test)]
+mod tests;

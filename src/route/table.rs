@@ -7,7 +7,9 @@
 //!
 //! matchit does paths only, takes one route per path and does not come back from a literal that leads nowhere, so
 //! the trie is our own. A look-up costs a hash look-up per label of the host and per segment of the path, however
-//! many routes there are.
+//! many routes there are. Only two things add to that, both written down by the operator: coming back visits each
+//! node of the trie once at most (two a level where a parameter stands beside a literal), and routes with the same
+//! host and path are tried in turn.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,11 +17,12 @@ use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use http::{HeaderMap, Method};
-use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
 
 use crate::base::id::{ListenerIndex, RouteIndex};
-use crate::config::model::{HostPattern, PathPattern, PathSegment, PathTail, Route, RouteMatch, Scheme, ValueMatch};
-use crate::route::pattern::{Captures, Split, match_path};
+use crate::config::model::{HostPattern, PathPattern, PathSegment, PathTail, Route, Scheme};
+use crate::route::pattern::{Captures, match_path};
+use crate::route::{condition, pattern};
 
 /// What routing sees of a request.
 #[derive(Clone, Copy, Debug)]
@@ -108,51 +111,98 @@ impl RouteTable {
     pub fn find(&self, request: &RequestView<'_>) -> Option<Found<'_>> {
         self.walk(request, &mut |index| {
             let route = &self.routes[index.at()];
-            failed_condition(&route.matches, request).is_none()
+            condition::failed(&route.matches, request).is_none()
         })
+        .taken
         .map(|index| Found { index, route: &self.routes[index.at()] })
     }
 
     /// The routes that fit by host and path and come before the one taken, each with the condition that failed.
     pub fn explain(&self, request: &RequestView<'_>) -> Vec<Rejection> {
         let mut rejected = Vec::new();
+        // A route with several hosts or paths may fit in several places, but fails for one reason.
+        let mut seen = Vec::new();
         self.walk(request, &mut |index| {
             let route = &self.routes[index.at()];
-            match failed_condition(&route.matches, request) {
-                None => true,
-                Some(why) => {
-                    rejected.push(Rejection { route: route.name.to_string(), why });
-                    false
-                }
+            let failed = condition::failed(&route.matches, request);
+            if let Some(failed) = failed.filter(|_| !seen.contains(&index)) {
+                seen.push(index);
+                rejected.push(Rejection { route: route.name.to_string(), why: failed.to_string() });
             }
+            failed.is_none()
         });
         rejected
     }
 
     /// Visits the routes that fit by host and path, in order, until `accept` takes one.
-    fn walk(&self, request: &RequestView<'_>, accept: &mut dyn FnMut(RouteIndex) -> bool) -> Option<RouteIndex> {
-        let path = Split::new(request.path);
-        let segments: smallvec::SmallVec<[&str; 16]> = path.segments().collect();
-        // `/` itself counts as having no trailing slash: `/` is the pattern of the root.
-        let slash = path.trailing_slash && !segments.is_empty();
-        let mut try_node = |node: &Node| node.walk(&segments, slash, accept);
-        if let Some(node) = self.exact.get(request.host)
-            && let Some(found) = try_node(node)
+    fn walk(&self, request: &RequestView<'_>, accept: &mut dyn FnMut(RouteIndex) -> bool) -> Walked {
+        debug_assert!(!request.path.contains("//"), "a canonical path has no empty segment");
+        let (segments, slash) = segments(request.path);
+        let is_path = request.path.starts_with('/');
+        let mut walk = Walk { slash, accept, nodes: 0 };
+        let mut try_node = |node: &Node| match is_path {
+            true => walk.node(node, &segments),
+            // `*` of `OPTIONS *` is no path: only routes for everything cover it.
+            false => walk.list(&node.tails),
+        };
+        let mut taken = self.exact.get(request.host).and_then(&mut try_node);
+        let mut name = request.host;
+        while taken.is_none()
+            && !self.suffixes.is_empty()
+            && let Some((_, parent)) = name.split_once('.')
         {
-            return Some(found);
+            taken = self.suffixes.get(parent).and_then(&mut try_node);
+            name = parent;
         }
-        if !self.suffixes.is_empty() {
-            let mut name = request.host;
-            while let Some((_, parent)) = name.split_once('.') {
-                if let Some(node) = self.suffixes.get(parent)
-                    && let Some(found) = try_node(node)
-                {
-                    return Some(found);
-                }
-                name = parent;
+        let taken = taken.or_else(|| try_node(&self.any));
+        Walked { taken, nodes: walk.nodes }
+    }
+}
+
+/// A canonical path taken apart at its slashes, and whether one trails. `/` itself has none: it is the root's pattern.
+fn segments(path: &str) -> (SmallVec<[&str; 16]>, bool) {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let body = inner.strip_suffix('/').unwrap_or(inner);
+    (body.split('/').filter(|segment| !segment.is_empty()).collect(), body.len() < inner.len())
+}
+
+/// What a walk came to.
+struct Walked {
+    taken: Option<RouteIndex>,
+    /// How many nodes it saw: what a look-up costs.
+    #[cfg_attr(not(test), expect(dead_code, reason = "tests hold the cost by it"))]
+    nodes: usize,
+}
+
+#[cfg(test)]
+impl RouteTable {
+    /// How many nodes a look-up sees.
+    pub(super) fn walk_counted(&self, request: &RequestView<'_>, accept: &mut dyn FnMut(RouteIndex) -> bool) -> usize {
+        self.walk(request, accept).nodes
+    }
+}
+
+struct Walk<'w> {
+    slash: bool,
+    accept: &'w mut dyn FnMut(RouteIndex) -> bool,
+    nodes: usize,
+}
+
+impl Walk<'_> {
+    fn node(&mut self, node: &Node, segments: &[&str]) -> Option<RouteIndex> {
+        self.nodes += 1;
+        let found = match segments.split_first() {
+            None => self.list(&node.ends[usize::from(self.slash)]),
+            Some((first, rest)) => {
+                let literal = node.literals.get(*first).and_then(|node| self.node(node, rest));
+                literal.or_else(|| self.node(node.parameter.as_ref()?, rest))
             }
-        }
-        try_node(&self.any)
+        };
+        found.or_else(|| self.list(&node.tails))
+    }
+
+    fn list(&mut self, routes: &[RouteIndex]) -> Option<RouteIndex> {
+        routes.iter().copied().find(|&index| (self.accept)(index))
     }
 }
 
@@ -180,17 +230,6 @@ impl Node {
         };
         insert_by_conditions(list, index, routes);
     }
-
-    fn walk(&self, segments: &[&str], slash: bool, accept: &mut dyn FnMut(RouteIndex) -> bool) -> Option<RouteIndex> {
-        let found = match segments.split_first() {
-            None => self.ends[usize::from(slash)].iter().copied().find(|&index| accept(index)),
-            Some((first, rest)) => {
-                let literal = self.literals.get(*first).and_then(|node| node.walk(rest, slash, accept));
-                literal.or_else(|| self.parameter.as_ref()?.walk(rest, slash, accept))
-            }
-        };
-        found.or_else(|| self.tails.iter().copied().find(|&index| accept(index)))
-    }
 }
 
 /// More conditions first, then file order: routes are added in file order.
@@ -198,67 +237,16 @@ fn insert_by_conditions(list: &mut Vec<RouteIndex>, index: RouteIndex, routes: &
     if list.contains(&index) {
         return;
     }
-    let count = |index: RouteIndex| conditions(&routes[index.at()].matches);
+    let count = |index: RouteIndex| condition::count(&routes[index.at()].matches);
     let at = list.partition_point(|&other| count(other) >= count(index));
     list.insert(at, index);
 }
 
-fn conditions(matches: &RouteMatch) -> usize {
-    let lists = [matches.listeners.is_empty(), matches.methods.is_empty(), matches.client_ips.is_empty()];
-    lists.iter().filter(|empty| !**empty).count()
-        + usize::from(matches.scheme.is_some())
-        + matches.headers.len()
-        + matches.queries.len()
-}
-
-/// The first condition beside host and path that fails, in words.
-fn failed_condition(matches: &RouteMatch, request: &RequestView<'_>) -> Option<String> {
-    if !matches.listeners.is_empty() && !matches.listeners.contains(&request.listener) {
-        return Some("match.listener names another listener".into());
-    }
-    if let Some(scheme) = matches.scheme.filter(|scheme| *scheme != request.scheme) {
-        return Some(format!("match.scheme is {}", scheme.as_str()));
-    }
-    if !matches.methods.is_empty() && !matches.methods.contains(request.method) {
-        return Some(format!("match.method does not name {}", request.method));
-    }
-    if !matches.client_ips.is_empty() && !matches.client_ips.iter().any(|net| net.contains(&request.client_ip)) {
-        return Some(format!("match.client_ip does not hold {}", request.client_ip));
-    }
-    for header in &matches.headers {
-        let values = request.headers.get_all(&header.name);
-        let fits = match &header.value {
-            ValueMatch::Equals(text) => values.iter().any(|value| value.as_bytes() == text.as_bytes()),
-            ValueMatch::Present => values.iter().next().is_some(),
-            ValueMatch::Absent => values.iter().next().is_none(),
-        };
-        if !fits {
-            return Some(format!("match.header.{} does not fit", header.name));
-        }
-    }
-    for query in &matches.queries {
-        let mut values = parameters(request.query).filter(|(name, _)| *name == query.name).map(|(_, value)| value);
-        let fits = match &query.value {
-            ValueMatch::Equals(text) => values.any(|value| value == *text),
-            ValueMatch::Present => values.next().is_some(),
-            ValueMatch::Absent => values.next().is_none(),
-        };
-        if !fits {
-            return Some(format!("match.query.{} does not fit", query.name));
-        }
-    }
-    None
-}
-
-fn parameters(query: Option<&str>) -> impl Iterator<Item = (String, String)> {
-    let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-    query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()).map(move |pair| {
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(name), decode(value))
-    })
-}
-
-/// What the route's first fitting path captures in `path`.
+/// What the nearest of the route's paths that fit captures in `path`: the one that the look-up went by.
 pub fn captures(route: &Route, path: &str) -> Captures {
-    route.matches.paths.iter().find_map(|pattern| match_path(pattern, path)).unwrap_or_default()
+    let fitting = route.matches.paths.iter().filter(|wanted| pattern::fits(wanted, path));
+    fitting
+        .min_by(|one, other| pattern::nearer(one, other))
+        .and_then(|nearest| match_path(nearest, path))
+        .unwrap_or_default()
 }

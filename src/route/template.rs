@@ -17,11 +17,49 @@ pub fn expand(template: &Template, captures: &Captures) -> String {
     text
 }
 
-/// Expands a redirect's location: one that begins as a path stays one, and never becomes `//elsewhere`.
-pub fn location(template: &Template, captures: &Captures) -> String {
+/// Expands a path. Captures have no leading slash, so one is put before a template that begins with a capture.
+pub fn path(template: &Template, captures: &Captures) -> String {
     let text = expand(template, captures);
-    match text.starts_with("//") {
-        true => format!("/{}", text.trim_start_matches('/')),
+    match template.0.first() {
+        Some(TemplatePart::Capture(_)) => format!("/{text}"),
+        _ => text,
+    }
+}
+
+/// Expands a redirect's location. Where it leads is the template's to say and never the client's: one that begins
+/// with a capture is a path (not `https:/elsewhere`), and a path never becomes `//elsewhere` (RFC 3986 §4.2).
+pub fn location(template: &Template, captures: &Captures) -> String {
+    let text = path(template, captures);
+    // Browsers read a backslash here as a slash.
+    match text.starts_with("//") || text.starts_with("/\\") {
+        true => format!("/{}", text.trim_start_matches(['/', '\\'])),
         false => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_location_leads_where_the_template_says() {
+        let literal = |text: &str| TemplatePart::Literal(text.into());
+        let rest = || TemplatePart::Capture("rest".into());
+        let table = [
+            (vec![literal("/new/"), rest()], "a/b", "/new/a/b"),
+            (vec![literal("/new/"), rest()], "", "/new/"),
+            (vec![literal("https://x.test/"), rest()], "a", "https://x.test/a"),
+            (vec![literal("/"), rest(), literal("/evil.test")], "", "/evil.test"),
+            (vec![literal("//"), rest()], "evil.test", "/evil.test"),
+            (vec![literal("/\\"), rest()], "evil.test", "/evil.test"),
+            (vec![rest()], "https:/evil.test", "/https:/evil.test"),
+            (vec![rest()], "javascript:alert(1)", "/javascript:alert(1)"),
+            (vec![rest(), literal("/evil.test")], "", "/evil.test"),
+            (vec![literal("/q?x="), rest()], "a%0Db", "/q?x=a%0Db"),
+        ];
+        for (parts, value, expected) in table {
+            let captures = vec![("rest".to_owned(), value.to_owned())];
+            assert_eq!(location(&Template(parts), &captures), expected);
+        }
     }
 }
