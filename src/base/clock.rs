@@ -1,12 +1,24 @@
 //! The only place that reads a clock. Pure code takes `now` as an argument.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+thread_local! {
+    static RECENT: Cell<Option<Instant>> = const { Cell::new(None) };
+}
 
 /// The monotonic time now.
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
 pub fn now() -> Instant {
-    Instant::now()
+    let now = Instant::now();
+    RECENT.set(Some(now));
+    now
+}
+
+/// What the calling thread last read: no older than a worker's tick, and free. For what needs no better.
+pub fn recent() -> Instant {
+    RECENT.get().unwrap_or_else(now)
 }
 
 /// The wall time now. For stamps that people read, never for timeouts.

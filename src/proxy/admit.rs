@@ -4,9 +4,12 @@
 //! hyper has checked the bytes (names, line ends, chunk framing) and not what they mean: Host, target form,
 //! Transfer-Encoding lists, Expect. Each check here names its section of RFC 9110 or RFC 9112.
 
-use http::header::{CONTENT_LENGTH, EXPECT, HOST, TRANSFER_ENCODING, VIA};
+use std::borrow::Cow;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
-use http::{HeaderMap, Method, Version};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 
@@ -19,19 +22,25 @@ const MOST_PASSES: usize = 5;
 /// More header fields than this are refused on HTTP/2 as hyper refuses them on HTTP/1.1.
 const MOST_FIELDS: usize = 100;
 
-/// What every later stage may rely on.
-#[derive(Debug)]
+/// What every later stage may rely on. Nothing of it is copied where the client already sent it in its one form.
+#[derive(Clone, Debug)]
 pub(super) struct Admitted {
-    /// Lower case, without port; empty for an HTTP/1.0 request without Host.
-    pub host: String,
-    /// Host as it is sent on: with its port.
-    pub authority: String,
-    /// The one canonical path; `*` for `OPTIONS *`.
-    pub path: String,
-    /// As it came.
-    pub query: Option<String>,
+    authority: HeaderValue,
+    host_bytes: usize,
+    target: PathAndQuery,
     /// How the body is framed.
     pub body: BodyLength,
+    /// What the fields hold that a later stage must look at.
+    pub fields: Fields,
+}
+
+/// What a look over the fields has seen, so that no later stage searches for what is not there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fields {
+    pub connection: bool,
+    pub upgrade: bool,
+    pub te: bool,
+    pub cookies: u16,
 }
 
 /// How a request's body is framed.
@@ -46,6 +55,52 @@ pub(super) enum BodyLength {
 }
 
 impl Admitted {
+    /// Lower case, without port; empty for an HTTP/1.0 request without Host.
+    pub(super) fn host(&self) -> &str {
+        self.authority().get(..self.host_bytes).unwrap_or_default()
+    }
+
+    /// Host as it is sent on: with its port.
+    pub(super) fn authority(&self) -> &str {
+        self.authority.to_str().unwrap_or_default()
+    }
+
+    /// The same as a field's value.
+    pub(super) fn authority_field(&self) -> &HeaderValue {
+        &self.authority
+    }
+
+    /// The one canonical path; `*` for `OPTIONS *`.
+    pub(super) fn path(&self) -> &str {
+        self.target.path()
+    }
+
+    /// As it came.
+    pub(super) fn query(&self) -> Option<&str> {
+        self.target.query()
+    }
+
+    /// Path and query.
+    pub(super) fn target(&self) -> &PathAndQuery {
+        &self.target
+    }
+
+    /// A body was announced, and not an empty one.
+    pub(super) fn has_body(&self) -> bool {
+        !matches!(self.body, BodyLength::None | BodyLength::Known(0))
+    }
+
+    /// What the log tells of a request that was refused.
+    pub(super) fn refused(uri: &Uri) -> Self {
+        Self {
+            authority: HeaderValue::from_static(""),
+            host_bytes: 0,
+            target: uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
+            body: BodyLength::None,
+            fields: Fields::default(),
+        }
+    }
+
     /// HTTP/2 ends a request without a body in its head, where HTTP/1.1 would send neither length nor coding.
     pub(super) fn with_body_of(mut self, incoming: &Incoming) -> Self {
         if self.body == BodyLength::Unknown && incoming.is_end_stream() {
@@ -59,32 +114,94 @@ impl Admitted {
 ///
 /// # Errors
 /// The [`Reason`] of the first fault.
-pub(super) fn admit(parts: &Parts, listener: &Listener, _tls: bool) -> Result<Admitted, Reason> {
+pub(super) fn admit(parts: &Parts, listener: &Listener) -> Result<Admitted, Reason> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target as u64 > listener.limits.target_bytes.bytes() {
         return Err(Reason::TargetTooLong);
     }
-    if head_bytes(parts) > listener.limits.header_bytes.bytes() || parts.headers.len() > MOST_FIELDS {
+    let seen = Survey::of(&parts.headers);
+    if seen.bytes > listener.limits.header_bytes.bytes() || parts.headers.len() > MOST_FIELDS {
         return Err(Reason::HeadersTooLarge);
     }
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Reason::MethodRefused);
     }
     check_target(parts)?;
-    let (host, authority) = authority(parts)?;
-    let path = match parts.uri.path() {
-        "*" => "*".to_owned(),
-        raw => path::canonical(raw).map_err(|_| Reason::BadPath)?.into_owned(),
-    };
-    let body = body_length(parts)?;
-    check_expect(&parts.headers)?;
-    check_loop(&parts.headers)?;
-    Ok(Admitted { host, authority, path, query: parts.uri.query().map(str::to_owned), body })
+    let (authority, host_bytes) = authority(parts, &seen)?;
+    let target = canonical_target(&parts.uri)?;
+    let body = body_length(parts, &seen)?;
+    if seen.expect {
+        check_expect(&parts.headers)?;
+    }
+    if seen.via {
+        check_loop(&parts.headers)?;
+    }
+    Ok(Admitted { authority, host_bytes, target, body, fields: seen.fields })
 }
 
-fn head_bytes(parts: &Parts) -> u64 {
-    // 4: `: ` and CRLF of each field.
-    parts.headers.iter().map(|(name, value)| name.as_str().len() as u64 + value.len() as u64 + 4).sum()
+/// One look over all fields, instead of a search for each.
+#[derive(Default)]
+struct Survey<'h> {
+    bytes: u64,
+    host: Option<&'h HeaderValue>,
+    hosts: u16,
+    framing: bool,
+    expect: bool,
+    via: bool,
+    fields: Fields,
+}
+
+impl<'h> Survey<'h> {
+    fn of(headers: &'h HeaderMap) -> Self {
+        let mut seen = Self::default();
+        for (name, value) in headers {
+            // 4: `: ` and CRLF of each field.
+            seen.bytes += name.as_str().len() as u64 + value.len() as u64 + 4;
+            if name == HOST {
+                seen.host = Some(value);
+                seen.hosts += 1;
+            } else if name == CONNECTION {
+                seen.fields.connection = true;
+            } else if name == COOKIE {
+                seen.fields.cookies += 1;
+            } else if name == CONTENT_LENGTH || name == TRANSFER_ENCODING {
+                seen.framing = true;
+            } else if name == UPGRADE {
+                seen.fields.upgrade = true;
+            } else if name == TE {
+                seen.fields.te = true;
+            } else if name == EXPECT {
+                seen.expect = true;
+            } else if name == VIA {
+                seen.via = true;
+            }
+        }
+        seen
+    }
+}
+
+/// The target with its path in the one canonical form; as it came, without a copy, where it has that already.
+fn canonical_target(uri: &Uri) -> Result<PathAndQuery, Reason> {
+    let path = match uri.path() {
+        "*" => return Ok(PathAndQuery::from_static("*")),
+        raw => path::canonical(raw).map_err(|_| Reason::BadPath)?,
+    };
+    match uri.path_and_query() {
+        Some(target) if matches!(path, Cow::Borrowed(_)) && target.as_str().starts_with('/') => Ok(target.clone()),
+        _ => target_of(&path, uri.query()),
+    }
+}
+
+/// Path and query joined.
+///
+/// # Errors
+/// [`Reason::BadPath`] where that is no target.
+pub(super) fn target_of(path: &str, query: Option<&str>) -> Result<PathAndQuery, Reason> {
+    let target = match query {
+        Some(query) => PathAndQuery::try_from(format!("{path}?{query}")),
+        None => PathAndQuery::try_from(path),
+    };
+    target.map_err(|_| Reason::BadPath)
 }
 
 /// RFC 9112 §3.2: origin-form, absolute-form, and `*` for OPTIONS. `http::Uri` reads `admin` or `http:admin` as an
@@ -102,36 +219,51 @@ fn check_target(parts: &Parts) -> Result<(), Reason> {
     if fits { Ok(()) } else { Err(Reason::BadTarget) }
 }
 
-/// Exactly one valid Host (RFC 9112 §3.2), or the authority of the target, which then must agree with it.
-fn authority(parts: &Parts) -> Result<(String, String), Reason> {
-    let mut fields = parts.headers.get_all(HOST).iter();
-    let field = fields.next();
-    if fields.next().is_some() {
+/// Exactly one valid Host (RFC 9112 §3.2), or the authority of the target, which then must agree with it: in its one
+/// form, and how many bytes of it are the host.
+fn authority(parts: &Parts, seen: &Survey<'_>) -> Result<(HeaderValue, usize), Reason> {
+    if seen.hosts > 1 {
         return Err(Reason::BadHost);
     }
-    let field = field.map(|value| value.to_str().map_err(|_| Reason::BadHost)).transpose()?;
+    let field = seen.host.map(|value| value.to_str().map_err(|_| Reason::BadHost)).transpose()?;
     let target = parts.uri.authority().map(|authority| authority.as_str());
     // The target's authority replaces the field in HTTP/1.1 (§3.2.2), but two that differ are an attack, not a need.
     let text = match (target, field) {
-        (Some(target), Some(field)) if target.eq_ignore_ascii_case(field) => target,
+        (Some(target), Some(field)) if target.eq_ignore_ascii_case(field) => field,
         (Some(_), Some(_)) => return Err(Reason::BadHost),
         (Some(text), None) if parts.version == Version::HTTP_2 => text,
         (Some(_), None) if parts.version == Version::HTTP_11 => return Err(Reason::BadHost),
         (Some(text), None) | (None, Some(text)) => text,
-        (None, None) if parts.version == Version::HTTP_10 => return Ok((String::new(), String::new())),
+        (None, None) if parts.version == Version::HTTP_10 => return Ok((HeaderValue::from_static(""), 0)),
         (None, None) => return Err(Reason::BadHost),
     };
     let (host, port) = host::canonical_host(text).map_err(|_| Reason::BadHost)?;
-    let authority = match port {
-        Some(port) => format!("{host}:{port}"),
-        None => host.clone().into_owned(),
+    let host_bytes = host.len();
+    let rest = text.get(host_bytes..).unwrap_or_default();
+    // A port has one form unless it begins with a zero; what follows a borrowed host else is the dot of the root.
+    let in_form = matches!(host, Cow::Borrowed(_))
+        && match port {
+            None => rest.is_empty(),
+            Some(_) => rest.starts_with(':') && !rest.starts_with(":0"),
+        };
+    let value = match (seen.host, in_form) {
+        (Some(field), true) => Ok(field.clone()),
+        (None, true) => HeaderValue::from_str(text),
+        (_, false) => HeaderValue::try_from(match port {
+            Some(port) => format!("{host}:{port}"),
+            None => host.into_owned(),
+        }),
     };
-    Ok((host.into_owned(), authority))
+    Ok((value.map_err(|_| Reason::BadHost)?, host_bytes))
 }
 
 /// RFC 9112 §6: one Transfer-Encoding that is exactly `chunked`, or one number as Content-Length.
-fn body_length(parts: &Parts) -> Result<BodyLength, Reason> {
+fn body_length(parts: &Parts, seen: &Survey<'_>) -> Result<BodyLength, Reason> {
     let headers = &parts.headers;
+    if !seen.framing {
+        let framed = parts.version == Version::HTTP_2;
+        return Ok(if framed { BodyLength::Unknown } else { BodyLength::None });
+    }
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     if let Some(coding) = codings.next() {
         let chunked = coding.as_bytes().eq_ignore_ascii_case(b"chunked");

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::base::reason::Reason;
-use crate::config::model::Respond;
+use crate::config::model::{HeaderEdits, Respond};
 use crate::proxy::body::ResponseBody;
+use crate::proxy::headers;
 use crate::proxy::ledger::Ledger;
 
 /// Seconds after which a client may try again when nothing can serve it now.
@@ -64,7 +65,7 @@ pub fn early_status(reason: Reason) -> u16 {
 }
 
 /// Answers with a failure.
-pub(super) fn refusal(reason: Reason, mut ledger: Ledger) -> Response<ResponseBody> {
+pub(super) fn refusal(reason: Reason, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
     let (status, error, text) = row(reason);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     ledger.fail(reason);
@@ -73,7 +74,7 @@ pub(super) fn refusal(reason: Reason, mut ledger: Ledger) -> Response<ResponseBo
         "{} {}\n{text}\nreason: {reason}\nrequest: {}\n",
         status.as_u16(),
         title(status),
-        ledger.request_id.as_str()
+        ledger.client.request_id.as_str()
     );
     let proxy_status = HeaderValue::try_from(format!("headgate; error={error}; details=\"{reason}\""));
     let mut response = Response::new(ResponseBody::full(Bytes::from(body), ledger));
@@ -98,7 +99,7 @@ fn title(status: StatusCode) -> &'static str {
 }
 
 /// Answers with a redirect.
-pub(super) fn redirect(status: StatusCode, location: &str, mut ledger: Ledger) -> Response<ResponseBody> {
+pub(super) fn redirect(status: StatusCode, location: &str, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
     let Ok(location) = HeaderValue::from_str(location) else {
         return refusal(Reason::BadPath, ledger);
     };
@@ -110,7 +111,7 @@ pub(super) fn redirect(status: StatusCode, location: &str, mut ledger: Ledger) -
 }
 
 /// Answers with a route's fixed response.
-pub(super) fn fixed(respond: &Respond, mut ledger: Ledger) -> Response<ResponseBody> {
+pub(super) fn fixed(respond: &Respond, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
     ledger.status = respond.status.as_u16();
     let mut response = Response::new(ResponseBody::full(respond.body.clone(), ledger));
     *response.status_mut() = respond.status;
@@ -118,6 +119,14 @@ pub(super) fn fixed(respond: &Respond, mut ledger: Ledger) -> Response<ResponseB
         response.headers_mut().insert(header::CONTENT_TYPE, respond.content_type.clone());
     }
     response
+}
+
+/// Answers with a stored response.
+pub(super) fn stored(stored: Response<Bytes>, edits: &HeaderEdits, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
+    let (mut parts, body) = stored.into_parts();
+    ledger.status = parts.status.as_u16();
+    headers::edit(&mut parts.headers, edits);
+    Response::from_parts(parts, ResponseBody::full(body, ledger))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const RESPONSE_HEAD: usize = 64 * 1024;
 pub(super) enum Outcome {
     /// The response's head came.
     Response {
-        response: Box<http::Response<Incoming>>,
+        response: http::Response<Incoming>,
         connection: Connection<RequestBody>,
         connect: Option<Duration>,
         first_byte: Duration,
@@ -40,13 +40,13 @@ pub(super) async fn attempt(
     endpoint: &Endpoint,
     request: Request<RequestBody>,
     reuse: Reuse,
-    meter: &Rc<BodyMeter>,
+    meter: Option<&BodyMeter>,
     end: Instant,
 ) -> Outcome {
     let began = clock::now();
     let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
         Some(connection) => (connection, None),
-        None => match open(pool, endpoint, end).await {
+        None => match Box::pin(open(pool, endpoint, end)).await {
             Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
             Err(error) => {
                 return Outcome::Failure { error, progress: Progress::NothingSent, unsent: Some(request) };
@@ -59,7 +59,7 @@ pub(super) async fn attempt(
     };
     let fail = |reason, source: Option<hyper::Error>, progress, unsent| {
         // A body that the client broke off surfaces here as an error of sending: the endpoint is not to blame.
-        let (stage, reason) = match meter.fault.get() {
+        let (stage, reason) = match meter.and_then(|meter| meter.fault.get()) {
             Some(fault) => (Stage::RequestBody, fault),
             None => (Stage::Exchange, reason),
         };
@@ -71,7 +71,7 @@ pub(super) async fn attempt(
     };
     match exchanged {
         Ok(Ok((response, connection))) => Outcome::Response {
-            response: Box::new(response),
+            response,
             connection,
             connect,
             first_byte: clock::now().saturating_duration_since(began),
@@ -93,17 +93,18 @@ pub(super) async fn attempt(
 async fn within<T>(
     exchange: impl Future<Output = T>,
     response: Duration,
-    meter: &BodyMeter,
+    meter: Option<&BodyMeter>,
     end: Instant,
 ) -> Result<T, Reason> {
     let mut exchange = std::pin::pin!(exchange);
     let mut timer = std::pin::pin!(tokio::time::sleep_until((clock::now() + response).min(end).into()));
-    let mut body_ended = meter.ended.get();
+    let has_ended = || meter.is_none_or(|meter| meter.ended.get());
+    let mut body_ended = has_ended();
     std::future::poll_fn(|context| {
         if let std::task::Poll::Ready(done) = exchange.as_mut().poll(context) {
             return std::task::Poll::Ready(Ok(done));
         }
-        if !body_ended && meter.ended.get() {
+        if !body_ended && has_ended() {
             body_ended = true;
             timer.as_mut().reset((clock::now() + response).min(end).into());
         }

@@ -33,7 +33,7 @@ pub struct BodyFault(pub Reason);
 #[derive(Debug, Default)]
 pub(super) struct BodyMeter {
     /// Bytes taken from the client.
-    pub bytes: Rc<Cell<u64>>,
+    pub bytes: Cell<u64>,
     /// The client's fault, if the body broke off.
     pub fault: Cell<Option<Reason>>,
     /// The endpoint has got all of it.
@@ -289,7 +289,7 @@ impl EndpointBody {
 /// What a client gets. Dropped when the last of it has been handed to the connection, or was given up.
 pub struct ResponseBody {
     kind: Kind,
-    ledger: Option<Ledger>,
+    ledger: Option<Box<Ledger>>,
 }
 
 enum Kind {
@@ -299,7 +299,7 @@ enum Kind {
 }
 
 impl ResponseBody {
-    pub(super) fn full(bytes: Bytes, ledger: Ledger) -> Self {
+    pub(super) fn full(bytes: Bytes, ledger: Box<Ledger>) -> Self {
         let kind = if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) };
         Self { kind, ledger: Some(ledger) }
     }
@@ -309,7 +309,7 @@ impl ResponseBody {
         Self { kind: Kind::Empty, ledger: None }
     }
 
-    pub(super) fn endpoint(mut body: EndpointBody, ledger: Ledger) -> Self {
+    pub(super) fn endpoint(mut body: EndpointBody, ledger: Box<Ledger>) -> Self {
         if body.incoming.is_end_stream() {
             // hyper will never poll a body that is already at its end.
             body.finish(&mut Context::from_waker(std::task::Waker::noop()));

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use crate::base::id::ListenerIndex;
@@ -28,6 +28,8 @@ pub struct ConnectionInfo {
     pub listener: Name,
     /// The peer's address (not what a header claims).
     pub peer: IpAddr,
+    /// The same as a field's value, made once.
+    pub peer_field: HeaderValue,
     /// TLS, where it is used.
     pub tls: Option<TlsInfo>,
     /// The snapshot it was accepted under: where its listener is gone from newer ones, requests use this.

@@ -1,12 +1,14 @@
 //! Header fields on their way through: what is for one hop goes, what headgate owns is set, the route edits the rest.
 
-use std::net::IpAddr;
-
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
+use http::header::{
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use smallvec::SmallVec;
 
 use crate::config::model::{HeaderEdits, Scheme};
-use crate::proxy::admit::BodyLength;
+use crate::proxy::admit::{BodyLength, Fields};
 
 /// How headgate names itself in `Via` and in its status fields.
 pub(super) const PSEUDONYM: &str = "headgate";
@@ -16,17 +18,9 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Fields for one hop (RFC 9110 §7.6.1), beside those that `Connection` names.
-const HOP_BY_HOP: [HeaderName; 8] = [
-    CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("proxy-authenticate"),
-    HeaderName::from_static("proxy-authorization"),
-    TE,
-    TRANSFER_ENCODING,
-    UPGRADE,
-];
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 
 /// Fields that only headgate may set: an application that reads them with `_` or `.` for `-` must not be fooled.
 const OWNED: [&str; 6] =
@@ -34,10 +28,11 @@ const OWNED: [&str; 6] =
 
 /// What the forwarded request's own fields are made of.
 pub(super) struct Forwarded<'a> {
-    pub peer: IpAddr,
+    pub peer: &'a HeaderValue,
     pub trusted: bool,
     pub scheme: Scheme,
-    pub authority: &'a str,
+    pub authority: &'a HeaderValue,
+    pub fields: Fields,
     pub request_id: &'a str,
     pub version: Version,
     pub body: BodyLength,
@@ -46,15 +41,20 @@ pub(super) struct Forwarded<'a> {
 
 /// Turns a client's fields into those that the endpoint gets.
 pub(super) fn for_endpoint(headers: &mut HeaderMap, forwarded: &Forwarded<'_>, edits: &HeaderEdits) {
-    let trailers = headers.get_all(TE).iter().any(|value| {
-        value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+    let trailers = forwarded.fields.te && asks_for_trailers(headers);
+    if forwarded.fields.connection {
+        strip_named(headers);
+    }
+    strip(headers, |name| {
+        is_for_one_hop(name)
+            || *name == HTTP2_SETTINGS
+            || *name == EXPECT
+            || *name == CONTENT_LENGTH
+            || owned(name).is_some_and(|spelling| spelling == Spelling::Alias || !forwarded.trusted)
     });
-    strip_hop_by_hop(headers);
-    strip_aliases(headers);
-    headers.remove(HeaderName::from_static("http2-settings"));
-    join_cookies(headers);
-    headers.remove(http::header::EXPECT);
-    headers.remove(CONTENT_LENGTH);
+    if forwarded.fields.cookies > 1 {
+        join_cookies(headers);
+    }
     match forwarded.body {
         // Our own number, never the client's text: `010` is ten here and eight elsewhere.
         BodyLength::Known(length) => _ = headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
@@ -66,17 +66,11 @@ pub(super) fn for_endpoint(headers: &mut HeaderMap, forwarded: &Forwarded<'_>, e
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    if let Ok(host) = HeaderValue::from_str(forwarded.authority) {
-        headers.insert(HOST, host);
-    }
-    if !forwarded.trusted {
-        for name in OWNED {
-            headers.remove(name);
-        }
-    }
-    append_address(headers, forwarded.peer);
-    set_unless_trusted(headers, X_FORWARDED_PROTO, forwarded.scheme.as_str(), forwarded.trusted);
-    set_unless_trusted(headers, X_FORWARDED_HOST, forwarded.authority, forwarded.trusted);
+    headers.insert(HOST, forwarded.authority.clone());
+    append_address(headers, forwarded.peer, forwarded.trusted);
+    let scheme = HeaderValue::from_static(forwarded.scheme.as_str());
+    set_unless_trusted(headers, X_FORWARDED_PROTO, scheme, forwarded.trusted);
+    set_unless_trusted(headers, X_FORWARDED_HOST, forwarded.authority.clone(), forwarded.trusted);
     if let Ok(id) = HeaderValue::from_str(forwarded.request_id) {
         headers.insert(X_REQUEST_ID, id);
     }
@@ -88,22 +82,18 @@ pub(super) fn for_endpoint(headers: &mut HeaderMap, forwarded: &Forwarded<'_>, e
     }
 }
 
-/// Turns an endpoint's fields into those that the client gets.
-pub(super) fn for_client(headers: &mut HeaderMap, edits: &HeaderEdits) {
+/// Takes from an endpoint's fields what is for one hop.
+pub(super) fn for_client(headers: &mut HeaderMap) {
     strip_hop_by_hop(headers);
-    edit(headers, edits);
 }
 
 /// Fields of a trailer section that may pass (RFC 9110 §6.5.1): none that frame, route, authenticate or are owned.
 pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
     strip_hop_by_hop(trailers);
-    for name in [HOST, CONTENT_LENGTH, http::header::AUTHORIZATION, http::header::COOKIE, http::header::SET_COOKIE] {
+    for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, SET_COOKIE] {
         trailers.remove(name);
     }
-    let owned: Vec<HeaderName> = trailers.keys().filter(|name| is_owned(name.as_str())).cloned().collect();
-    for name in owned {
-        trailers.remove(name);
-    }
+    strip(trailers, |name| owned(name).is_some());
 }
 
 /// Applies a route's edits.
@@ -120,71 +110,101 @@ pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        strip_named(headers);
+    }
+    strip(headers, is_for_one_hop);
+}
+
+/// Fields for one hop (RFC 9110 §7.6.1), beside those that `Connection` names.
+fn is_for_one_hop(name: &HeaderName) -> bool {
+    [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, KEEP_ALIVE, PROXY_CONNECTION]
+        .contains(name)
+}
+
+/// Removes all fields of some names. One pass over names costs less than a search for each that might be there.
+fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+/// Removes what `Connection` names.
+fn strip_named(headers: &mut HeaderMap) {
     // `Connection: host` must not cost us the Host field, nor the body its framing.
-    let named: Vec<HeaderName> = headers
+    let named: SmallVec<[HeaderName; 4]> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
         .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH && !is_owned(name.as_str()))
+        .filter(|name| *name != HOST && *name != CONTENT_LENGTH && owned(name).is_none())
         .collect();
     for name in named {
         headers.remove(name);
     }
-    for name in &HOP_BY_HOP {
-        headers.remove(name);
-    }
 }
 
-fn is_owned(name: &str) -> bool {
-    let alike = |owned: &str| {
+/// How a client has written the name of a field that is headgate's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Spelling {
+    Own,
+    Alias,
+}
+
+fn owned(name: &HeaderName) -> Option<Spelling> {
+    let name = name.as_str().as_bytes();
+    if name.first() != Some(&b'x') || !matches!(name.get(1), Some(b'-' | b'_' | b'.')) {
+        return None;
+    }
+    let alike = |owned: &&&str| {
         owned.len() == name.len()
-            && owned.bytes().zip(name.bytes()).all(|(a, b)| a == b || (a == b'-' && matches!(b, b'_' | b'.')))
+            && owned.bytes().zip(name).all(|(a, &b)| a == b || (a == b'-' && matches!(b, b'_' | b'.')))
     };
-    OWNED.into_iter().any(alike)
+    let owned = OWNED.iter().find(alike)?;
+    Some(if owned.as_bytes() == name { Spelling::Own } else { Spelling::Alias })
 }
 
-fn strip_aliases(headers: &mut HeaderMap) {
-    let odd = |name: &&HeaderName| name.as_str().contains(['_', '.']) && is_owned(name.as_str());
-    let aliases: Vec<HeaderName> = headers.keys().filter(odd).cloned().collect();
-    for name in aliases {
-        headers.remove(name);
-    }
+fn asks_for_trailers(headers: &HeaderMap) -> bool {
+    headers.get_all(TE).iter().any(|value| {
+        value.to_str().is_ok_and(|value| value.split(',').any(|coding| coding.trim().eq_ignore_ascii_case("trailers")))
+    })
 }
 
 /// HTTP/2 may send a cookie in crumbs; HTTP/1.1 must get it in one field (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
-    let cookie = http::header::COOKIE;
-    if headers.get_all(&cookie).iter().nth(1).is_none() {
-        return;
-    }
-    let joined = headers.get_all(&cookie).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
     if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(cookie, value);
+        headers.insert(COOKIE, value);
     }
 }
 
-fn append_address(headers: &mut HeaderMap, peer: IpAddr) {
-    let mut text = String::new();
-    for value in headers.get_all(X_FORWARDED_FOR) {
-        if let Ok(value) = value.to_str() {
-            text.push_str(value);
-            text.push_str(", ");
+fn append_address(headers: &mut HeaderMap, peer: &HeaderValue, trusted: bool) {
+    let mut all = Vec::new();
+    // An untrusted peer's own have just been removed.
+    if trusted {
+        for value in headers.get_all(X_FORWARDED_FOR) {
+            all.extend_from_slice(value.as_bytes());
+            all.extend_from_slice(b", ");
         }
     }
-    text.push_str(&peer.to_string());
-    if let Ok(value) = HeaderValue::from_str(&text) {
+    let value = match all.is_empty() {
+        true => Ok(peer.clone()),
+        false => {
+            all.extend_from_slice(peer.as_bytes());
+            HeaderValue::try_from(all)
+        }
+    };
+    if let Ok(value) = value {
         headers.insert(X_FORWARDED_FOR, value);
     }
 }
 
-fn set_unless_trusted(headers: &mut HeaderMap, name: HeaderName, text: &str, trusted: bool) {
+fn set_unless_trusted(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue, trusted: bool) {
     if trusted && headers.contains_key(&name) {
         return;
     }
-    if let Ok(value) = HeaderValue::from_str(text) {
-        headers.insert(name, value);
-    }
+    headers.insert(name, value);
 }
 
 fn append_via(headers: &mut HeaderMap, version: Version) {
@@ -203,11 +223,14 @@ mod tests {
     use super::*;
 
     fn forwarded(trusted: bool) -> Forwarded<'static> {
+        static PEER: HeaderValue = HeaderValue::from_static("192.0.2.1");
+        static AUTHORITY: HeaderValue = HeaderValue::from_static("notes.test");
         Forwarded {
-            peer: "192.0.2.1".parse().unwrap(),
+            peer: &PEER,
             trusted,
             scheme: Scheme::Https,
-            authority: "notes.test",
+            authority: &AUTHORITY,
+            fields: Fields { connection: true, upgrade: true, te: true, cookies: 2 },
             request_id: "id-1",
             version: Version::HTTP_11,
             body: BodyLength::None,

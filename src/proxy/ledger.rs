@@ -1,6 +1,5 @@
 //! The facts of one request, collected on its way and written once, when the last of it is gone.
 
-use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,32 +9,31 @@ use http::{HeaderValue, Method, Version, header};
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, ListenerIndex, PoolIndex, RouteIndex};
 use crate::base::reason::Reason;
-use crate::base::record::{CacheResult, RequestIdText, RequestRecord, Side};
+use crate::base::record::{CacheResult, RequestRecord, Side};
 use crate::proxy::admit::Admitted;
+use crate::proxy::body::BodyMeter;
 use crate::proxy::client::{Client, ConnectionInfo, RequestGuard};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
 
-/// Collects a request's facts; writes the record when dropped.
+/// Collects a request's facts; writes the record when dropped. Boxed, since it goes from hand to hand.
 pub(super) struct Ledger {
     pub worker: Rc<WorkerContext>,
     pub snapshot: Rc<WorkerSnapshot>,
     pub connection: Rc<ConnectionInfo>,
     _running: RequestGuard,
-    started: Instant,
-    pub request_id: RequestIdText,
-    client_ip: IpAddr,
+    pub started: Instant,
+    pub client: Client,
+    pub admitted: Admitted,
     listener: ListenerIndex,
     pub route: Option<RouteIndex>,
     pub method: Method,
-    host: String,
-    path: String,
-    query: Option<String>,
     version: Version,
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     /// 0 until an answer is chosen; then 499 where it never left.
     pub status: u16,
-    pub bytes_in: Rc<std::cell::Cell<u64>>,
+    /// Counts the request's body, where it has one.
+    pub body: Option<Rc<BodyMeter>>,
     pub bytes_out: u64,
     pub pool: Option<PoolIndex>,
     pub endpoint: Option<EndpointIndex>,
@@ -54,28 +52,26 @@ impl Ledger {
         snapshot: &Rc<WorkerSnapshot>,
         connection: &Rc<ConnectionInfo>,
         listener: ListenerIndex,
-        running: RequestGuard,
+        client: Client,
+        admitted: Admitted,
         parts: &Parts,
-    ) -> Self {
-        Self {
+    ) -> Box<Self> {
+        Box::new(Self {
             worker: worker.clone(),
             snapshot: snapshot.clone(),
             connection: connection.clone(),
-            _running: running,
+            _running: connection.begin_request(),
             started: clock::now(),
-            request_id: RequestIdText::generate(),
-            client_ip: connection.peer,
+            client,
+            admitted,
             listener,
             route: None,
             method: parts.method.clone(),
-            host: String::new(),
-            path: parts.uri.path().to_owned(),
-            query: None,
             version: parts.version,
             referer: parts.headers.get(header::REFERER).cloned(),
             user_agent: parts.headers.get(header::USER_AGENT).cloned(),
             status: 0,
-            bytes_in: Rc::default(),
+            body: None,
             bytes_out: 0,
             pool: None,
             endpoint: None,
@@ -86,15 +82,7 @@ impl Ledger {
             retries: 0,
             cache: None,
             reason: None,
-        }
-    }
-
-    pub(super) fn admitted(&mut self, admitted: &Admitted, client: &Client) {
-        self.host.clone_from(&admitted.host);
-        self.path.clone_from(&admitted.path);
-        self.query.clone_from(&admitted.query);
-        self.client_ip = client.ip;
-        self.request_id = client.request_id.clone();
+        })
     }
 
     pub(super) fn routed(&mut self, route: RouteIndex) {
@@ -118,19 +106,19 @@ impl Drop for Ledger {
         let endpoint = pool.and_then(|pool| pool.endpoint(self.endpoint?));
         let tls = self.connection.tls.as_ref();
         let record = RequestRecord {
-            id: self.request_id.as_str(),
-            client_ip: self.client_ip,
+            id: self.client.request_id.as_str(),
+            client_ip: self.client.ip,
             listener: self.listener,
             listener_name: &self.connection.listener,
             route: self.route,
             route_name: self.route.and_then(|route| Some(&*self.snapshot.config.routes.get(route.at())?.name)),
             method: &self.method,
-            host: &self.host,
-            path: &self.path,
-            query: self.query.as_deref(),
+            host: self.admitted.host(),
+            path: self.admitted.path(),
+            query: self.admitted.query(),
             version: self.version,
             status: self.status,
-            bytes_in: self.bytes_in.get(),
+            bytes_in: self.body.as_ref().map_or(0, |body| body.bytes.get()),
             bytes_out: self.bytes_out,
             duration: clock::now().saturating_duration_since(self.started),
             pool: self.pool,

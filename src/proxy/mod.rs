@@ -7,6 +7,7 @@ mod admit;
 mod answer;
 mod attempt;
 mod body;
+mod cached;
 mod client;
 mod error;
 mod forward;
@@ -27,9 +28,9 @@ pub use error::{ProxyError, Stage};
 pub use upgrade::Tunnel;
 pub use worker::{WorkerContext, WorkerSnapshot};
 
-use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::decide::{DecideInput, Decision, decide};
+use crate::proxy::admit::Admitted;
 use crate::proxy::ledger::Ledger;
 use crate::route::table::RequestView;
 
@@ -40,31 +41,29 @@ pub async fn handle(
     request: Request<Incoming>,
 ) -> Response<ResponseBody> {
     let (parts, incoming) = request.into_parts();
-    let guard = connection.begin_request();
     let (snapshot, listener) = connection.snapshot(&worker);
-    let mut ledger = Ledger::open(&worker, &snapshot, &connection, listener, guard, &parts);
     let spec = &snapshot.listeners[listener.at()].spec;
-
-    let admitted = match admit::admit(&parts, spec, connection.tls.is_some()) {
-        Ok(admitted) => admitted.with_body_of(&incoming),
-        Err(reason) => {
-            // What follows on this connection cannot be trusted to begin where we think it does.
-            let mut answer = answer::refusal(reason, ledger);
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-            return answer;
-        }
-    };
     let client = client::identify(&parts.headers, connection.peer, &spec.trusted_proxies);
-    ledger.admitted(&admitted, &client);
+    let (admitted, fault) = match admit::admit(&parts, spec) {
+        Ok(admitted) => (admitted.with_body_of(&incoming), None),
+        Err(reason) => (Admitted::refused(&parts.uri), Some(reason)),
+    };
+    let mut ledger = Ledger::open(&worker, &snapshot, &connection, listener, client, admitted, &parts);
+    if let Some(reason) = fault {
+        // What follows on this connection cannot be trusted to begin where we think it does.
+        let mut answer = answer::refusal(reason, ledger);
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return answer;
+    }
     let view = RequestView {
         listener,
         scheme: connection.scheme(),
         method: &parts.method,
-        host: &admitted.host,
-        path: &admitted.path,
-        query: admitted.query.as_deref(),
+        host: ledger.admitted.host(),
+        path: ledger.admitted.path(),
+        query: ledger.admitted.query(),
         headers: &parts.headers,
-        client_ip: client.ip,
+        client_ip: ledger.client.ip,
     };
     match decide(&DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes }, &view) {
         Decision::HttpsRedirect { location } => answer::redirect(StatusCode::PERMANENT_REDIRECT, &location, ledger),
@@ -80,17 +79,15 @@ pub async fn handle(
         }
         Decision::Forward(plan) => {
             ledger.routed(plan.index);
-            let now = clock::now();
-            let forward = forward::Forward {
+            forward::Forward {
                 worker: &worker,
                 snapshot: &snapshot,
                 connection: &connection,
+                listener: spec,
                 plan: &plan,
-                client: &client,
-                admitted: &admitted,
-                began: now,
-            };
-            forward.run(parts, incoming, ledger).await
+            }
+            .run(parts, incoming, ledger)
+            .await
         }
     }
 }

@@ -21,7 +21,7 @@ pub struct Tunnel {
     #[expect(dead_code, reason = "held for its drop, which frees the endpoint")]
     pub(super) lease: Lease,
     #[expect(dead_code, reason = "held for its drop, which writes the record")]
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Box<Ledger>,
 }
 
 /// The protocol that a request asks to upgrade to, where the route allows it.

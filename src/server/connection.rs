@@ -10,14 +10,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::watch as signal;
 use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
@@ -29,6 +28,7 @@ use crate::base::task::LocalExecutor;
 use crate::config::model::Name;
 use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
 use crate::relay;
+use crate::server::phase::{Phase, Phases};
 use crate::server::stream::{ClientStream, Transport};
 use crate::server::watch::{Expired, Watch};
 use crate::snapshot::Listener;
@@ -43,17 +43,6 @@ enum Protocol {
     Http2,
 }
 
-/// How far a worker is on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Serving.
-    Serve,
-    /// Finishing what runs.
-    Drain,
-    /// Closing everything.
-    Stop,
-}
-
 /// A connection that was just accepted.
 pub(super) struct Accepted {
     pub stream: Cell<Option<TcpStream>>,
@@ -62,7 +51,7 @@ pub(super) struct Accepted {
     pub index: ListenerIndex,
     pub snapshot: Rc<WorkerSnapshot>,
     pub worker: Rc<WorkerContext>,
-    pub phase: signal::Receiver<Phase>,
+    pub phases: Rc<Phases>,
 }
 
 /// Counts a connection for as long as it is open.
@@ -95,11 +84,10 @@ impl Accepted {
         let Some(listener) = self.snapshot.listener(self.index) else { return };
         let _open = Open::new(&self.worker, listener);
         let timeouts = listener.spec.timeouts;
-        let mut phase = self.phase.clone();
         let opening = tokio::time::timeout(timeouts.handshake, self.open(listener.tls.clone()));
         let opened = tokio::select! {
             biased;
-            _ = phase.wait_for(|phase| *phase == Phase::Stop) => return,
+            () = self.phases.reached(Phase::Stop) => return,
             opened = opening => opened,
         };
         let (transport, protocol, ahead, tls) = match opened {
@@ -110,11 +98,13 @@ impl Accepted {
                 return self.complain(reason, "nothing came in time");
             }
         };
-        let watch = Rc::new(Watch::new(timeouts));
+        let watch = Rc::new(Watch::new(timeouts, protocol == Protocol::Http1));
         let stream = ClientStream::new(transport, ahead, watch.clone());
+        let peer = self.peer.ip().to_canonical();
         let info = Rc::new(ConnectionInfo {
             listener: self.listener.clone(),
-            peer: self.peer.ip().to_canonical(),
+            peer,
+            peer_field: HeaderValue::try_from(peer.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             tls,
             accepted_under: self.snapshot.clone(),
             running: Cell::new(0),
@@ -196,7 +186,6 @@ impl Accepted {
             let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
             return;
         };
-        let mut phase = self.phase.clone();
         let carry = async {
             if !tunnel.early.is_empty() && stream.write_all(&tunnel.early).await.is_err() {
                 return;
@@ -205,7 +194,7 @@ impl Accepted {
         };
         tokio::select! {
             () = carry => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Stop) => {}
+            () = self.phases.reached(Phase::Stop) => {}
         }
     }
 
@@ -240,20 +229,15 @@ impl Accepted {
         watch: &Rc<Watch>,
         mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
     ) -> End {
-        let mut phase = self.phase.clone();
-        let mut changed = std::pin::pin!(async move {
-            let _ = phase.wait_for(|phase| *phase != Phase::Serve).await;
-            let _ = phase.wait_for(|phase| *phase == Phase::Stop).await;
-        });
-        let current = self.phase.clone();
+        let mut follower = self.phases.follow();
         let mut draining = false;
         let mut timer: Option<Pin<Box<Sleep>>> = None;
         std::future::poll_fn(move |context| {
-            let stop = changed.as_mut().poll(context).is_ready();
-            if stop {
+            let phase = follower.look(context);
+            if phase == Phase::Stop {
                 return Poll::Ready(End::Stopped);
             }
-            let drain_now = !draining && *current.borrow() != Phase::Serve;
+            let drain_now = !draining && phase == Phase::Drain;
             draining |= drain_now;
             if let Poll::Ready(ended) = poll(context, drain_now) {
                 return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
@@ -311,16 +295,16 @@ enum End {
     Stopped,
 }
 
-/// Arms the timer only where its deadline is nearer than what is armed; looks again when it fires.
+/// Arms the timer only where its deadline is nearer than what is armed, and reads the clock only when it fires.
 fn poll_timer(timer: &mut Option<Pin<Box<Sleep>>>, watch: &Watch, context: &mut Context<'_>) -> Poll<Expired> {
     loop {
         let Some((at, why)) = watch.deadline() else { return Poll::Pending };
-        if clock::now() >= at {
-            return Poll::Ready(why);
-        }
         let at = tokio::time::Instant::from_std(at);
         let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
         if sleep.deadline() > at || sleep.is_elapsed() {
+            if clock::now() >= at.into_std() {
+                return Poll::Ready(why);
+            }
             sleep.as_mut().reset(at);
         }
         match sleep.as_mut().poll(context) {

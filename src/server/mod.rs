@@ -2,6 +2,7 @@
 
 mod connection;
 pub mod listener;
+mod phase;
 mod stream;
 mod watch;
 pub mod worker;

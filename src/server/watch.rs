@@ -12,8 +12,12 @@ use crate::config::model::ListenerTimeouts;
 /// What a connection's bytes have done lately.
 pub(super) struct Watch {
     timeouts: ListenerTimeouts,
+    /// Bytes between requests begin a head. Not so in HTTP/2, where they may be a PING or a window's update.
+    heads: bool,
     /// Since when it has been waiting for a request.
     idle_since: Cell<Instant>,
+    /// Bytes came, and no request has begun with them yet.
+    head_began: Cell<bool>,
     /// When the first byte of a head came that is not whole yet.
     head_since: Cell<Option<Instant>>,
     /// Since when the client has taken nothing of what waits for it.
@@ -32,10 +36,12 @@ pub(super) enum Expired {
 }
 
 impl Watch {
-    pub(super) fn new(timeouts: ListenerTimeouts) -> Self {
+    pub(super) fn new(timeouts: ListenerTimeouts, heads: bool) -> Self {
         Self {
             timeouts,
+            heads,
             idle_since: Cell::new(clock::now()),
+            head_began: Cell::new(false),
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
             running: Cell::new(0),
@@ -45,8 +51,9 @@ impl Watch {
 
     /// Bytes came.
     pub(super) fn read(&self, count: usize) {
-        if count > 0 && self.running.get() == 0 && self.head_since.get().is_none() {
-            self.head_since.set(Some(clock::now()));
+        if self.heads && count > 0 && self.running.get() == 0 {
+            // Most heads come whole: the clock is read only for one that is not, in [`Self::deadline`].
+            self.head_began.set(true);
         }
     }
 
@@ -59,13 +66,14 @@ impl Watch {
         }
     }
 
-    /// So many requests run now.
+    /// A request began or ended: so many run now.
     pub(super) fn requests(&self, running: u32) {
-        if running > 0 {
-            self.head_since.set(None);
-            self.served.set(true);
-        } else if self.running.get() > 0 {
-            self.idle_since.set(clock::now());
+        self.head_began.set(false);
+        self.head_since.set(None);
+        self.served.set(true);
+        if running == 0 {
+            // Its record has just read the clock.
+            self.idle_since.set(clock::recent());
         }
         self.running.set(running);
     }
@@ -78,7 +86,9 @@ impl Watch {
         if self.running.get() > 0 {
             return None;
         }
-        if let Some(since) = self.head_since.get() {
+        if self.head_began.get() {
+            let since = self.head_since.get().unwrap_or_else(clock::now);
+            self.head_since.set(Some(since));
             return Some((since + self.timeouts.header, Expired::Fault(Reason::HeaderTimeout)));
         }
         let wait = if self.served.get() { self.timeouts.keep_alive } else { self.timeouts.header };
@@ -92,17 +102,32 @@ mod tests {
 
     use super::*;
 
-    #[test]
-    fn each_phase_has_its_own_deadline() {
+    fn timeouts() -> ListenerTimeouts {
         let second = Duration::from_secs(1);
-        let timeouts = ListenerTimeouts {
+        ListenerTimeouts {
             handshake: second,
             header: 2 * second,
             body: second,
             send: 3 * second,
             keep_alive: 50 * second,
-        };
-        let watch = Watch::new(timeouts);
+        }
+    }
+
+    /// A client that answered a response with a window's update was closed after the header timeout.
+    #[test]
+    fn an_idle_http2_connection_may_send_frames() {
+        let watch = Watch::new(timeouts(), false);
+        watch.read(24);
+        watch.requests(1);
+        watch.requests(0);
+        watch.read(13);
+        assert_eq!(watch.deadline().unwrap().1, Expired::KeepAlive);
+    }
+
+    #[test]
+    fn each_phase_has_its_own_deadline() {
+        let second = Duration::from_secs(1);
+        let watch = Watch::new(timeouts(), true);
         let within = |least: u32, most: u32| {
             let (at, why) = watch.deadline().unwrap();
             let left = at.saturating_duration_since(clock::now());

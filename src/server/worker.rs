@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, LocalOptions};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock;
@@ -21,7 +21,8 @@ use crate::base::record::ConnectionRecord;
 use crate::base::task::spawn_local;
 use crate::config::model::Name;
 use crate::proxy::WorkerContext;
-use crate::server::connection::{Accepted, Phase};
+use crate::server::connection::Accepted;
+use crate::server::phase::{Phase, Phases};
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 
 /// How often a worker shows that it is alive, and hands its log over.
@@ -58,7 +59,7 @@ pub fn spawn(index: usize, plane: Arc<Plane>) -> io::Result<Worker> {
 
 async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
     let context = Rc::new(WorkerContext::new(plane.clone()));
-    let (phase, phases) = watch::channel(Phase::Serve);
+    let phases = Rc::new(Phases::default());
     let sockets: RefCell<HashMap<(Name, SocketAddr), CancellationToken>> = RefCell::default();
     let mut tick = tokio::time::interval(TICK);
     let beat = || {
@@ -89,11 +90,11 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
                     closing.cancel();
                 }
             }
-            Some(WorkerCommand::Drain) => _ = phase.send(Phase::Drain),
+            Some(WorkerCommand::Drain) => phases.enter(Phase::Drain),
             Some(WorkerCommand::Stop) | None => break,
         }
     }
-    let _ = phase.send(Phase::Stop);
+    phases.enter(Phase::Stop);
     // One turn lets every connection see the word and write its record.
     tokio::task::yield_now().await;
     context.log.tick();
@@ -105,7 +106,7 @@ async fn listen(
     name: Name,
     socket: std::net::TcpListener,
     closing: CancellationToken,
-    phases: watch::Receiver<Phase>,
+    phases: Rc<Phases>,
 ) {
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
@@ -145,7 +146,7 @@ fn accept(
     name: &Name,
     stream: tokio::net::TcpStream,
     peer: SocketAddr,
-    phases: &watch::Receiver<Phase>,
+    phases: &Rc<Phases>,
 ) {
     let snapshot = context.snapshot();
     let Some(index) = snapshot.listener_named(name) else { return };
@@ -180,7 +181,7 @@ fn accept(
         index,
         snapshot,
         worker: context.clone(),
-        phase: phases.clone(),
+        phases: phases.clone(),
     };
     spawn_local(accepted.serve());
 }

@@ -1,0 +1,124 @@
+//! The cache's part in a request that is sent on: looked up before it is fetched, filled or confirmed after.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderMap, Method, Response, StatusCode, header, response};
+
+use crate::base::clock;
+use crate::base::record::CacheResult;
+use crate::cache::{
+    self, BypassReason, Cache, CacheKey, CacheStatus, Lookup, MissReason, Recorder, Stored, cache_status,
+};
+use crate::config::model::RouteCache;
+use crate::proxy::body::{EndpointBody, Store};
+use crate::proxy::forward::Forward;
+use crate::proxy::ledger::Ledger;
+
+/// What the cache said, for the response that is fetched.
+pub(super) struct Cached<'a> {
+    cache: Arc<Cache>,
+    key: CacheKey,
+    rule: &'a RouteCache,
+    why: Why,
+    /// The client's fields, as they were before the endpoint's own were made of them.
+    request: HeaderMap,
+}
+
+enum Why {
+    Missed(MissReason),
+    Bypassed(BypassReason),
+    Stale(Arc<Stored>),
+}
+
+/// What came of asking the cache.
+pub(super) enum Found<T> {
+    /// The answer.
+    Answer(Box<Response<Bytes>>),
+    /// The endpoint must be asked, or has been.
+    Fetch(T),
+}
+
+impl<'a> Cached<'a> {
+    /// Before the request is sent on.
+    pub(super) fn look_up(
+        forward: &Forward<'_>,
+        rule: &'a RouteCache,
+        parts: &mut Parts,
+        ledger: &mut Ledger,
+    ) -> Found<Self> {
+        let cache = forward.snapshot.cache(rule.zone);
+        let key = forward.cache_key(ledger);
+        let mut request = None;
+        let why = match cache::may_use(&parts.method, &parts.headers, ledger.admitted.has_body()) {
+            Err(reason) => Why::Bypassed(reason),
+            Ok(()) => {
+                let now = clock::wall();
+                match cache.lookup(&key, &parts.method, &parts.headers, now) {
+                    Lookup::Hit(stored, _) => {
+                        ledger.cache = Some(CacheResult::Hit);
+                        return Found::Answer(Box::new(stored.answer(&parts.method, &parts.headers, now)));
+                    }
+                    Lookup::Stale { stored, validators } => {
+                        request = Some(parts.headers.clone());
+                        parts.headers.remove(header::IF_NONE_MATCH);
+                        parts.headers.remove(header::IF_MODIFIED_SINCE);
+                        parts.headers.extend(validators);
+                        Why::Stale(stored)
+                    }
+                    Lookup::Miss(reason) => Why::Missed(reason),
+                    Lookup::Bypass(reason) => Why::Bypassed(reason),
+                }
+            }
+        };
+        ledger.cache = Some(match why {
+            Why::Bypassed(_) => CacheResult::Bypass,
+            Why::Missed(_) | Why::Stale(_) => CacheResult::Miss,
+        });
+        let request = request.unwrap_or_else(|| parts.headers.clone());
+        Found::Fetch(Self { cache: cache.clone(), key, rule, why, request })
+    }
+
+    /// When the endpoint's response has come: a stored one that it confirms is the answer, a new one is kept while it
+    /// passes where that is allowed.
+    pub(super) fn fetched(
+        self,
+        mut parts: response::Parts,
+        mut body: EndpointBody,
+        ledger: &mut Ledger,
+    ) -> Found<(response::Parts, EndpointBody)> {
+        let now = clock::wall();
+        if let (Why::Stale(stored), StatusCode::NOT_MODIFIED) = (&self.why, parts.status)
+            && stored.confirmed_by(&parts.headers)
+        {
+            let fresh = Arc::new(stored.refreshed(&parts.headers, self.rule, now));
+            self.cache.insert(&self.key, fresh.clone());
+            ledger.cache = Some(CacheResult::Revalidated);
+            let status = CacheStatus::Stale { status: parts.status, stored: Ok(()) };
+            // Free the endpoint's connection: a 304 has no body.
+            body.release();
+            return Found::Answer(Box::new(fresh.answer_as(&ledger.method, &self.request, now, status)));
+        }
+        let verdict = cache::may_store(&ledger.method, &self.request, parts.status, &parts.headers, self.rule, now);
+        let storable = verdict.as_ref().map(|_| ()).map_err(|reason| *reason);
+        let status = match self.why {
+            Why::Missed(reason) => CacheStatus::Miss { reason, status: parts.status, stored: storable },
+            Why::Bypassed(reason) => CacheStatus::Bypass(reason),
+            Why::Stale(_) => CacheStatus::Stale { status: parts.status, stored: storable },
+        };
+        let bypassed = matches!(status, CacheStatus::Bypass(_));
+        if let (Ok(freshness), false, &Method::GET) = (verdict, bypassed, &ledger.method) {
+            let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+            let recorder = Recorder::new(self.cache.max_body(), length);
+            let (response, code) = (parts.headers.clone(), parts.status);
+            let Self { cache, key, request, .. } = self;
+            let keep = Box::new(move |bytes: Bytes| {
+                cache.insert(&key, Stored::new(&request, code, &response, bytes, freshness, now));
+            });
+            body.store = Some(Store { recorder, keep });
+        }
+        parts.headers.insert("cache-status", cache_status(status));
+        Found::Fetch((parts, body))
+    }
+}
