@@ -1,13 +1,6 @@
 //! Requests on their way: kept-alive, retried, split, tunnelled, cached.
 
-use std::net::TcpListener;
-
-use crate::kit::{Client, Heard, Origin, Proxy, answer_to, exchange, ok};
-
-/// An address that refuses connections.
-fn closed() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use crate::kit::{Client, Heard, Origin, Proxy, answer_to, closed, exchange, ok};
 
 #[test]
 fn one_connection_carries_many_requests_on_both_sides() {

@@ -1,15 +1,17 @@
 //! A client that sends exactly the bytes it is given.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::Duration;
 
 /// A response as the client got it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Answer {
+    pub(crate) line: String,
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: String,
+    pub(crate) trailers: Vec<(String, String)>,
 }
 
 impl Answer {
@@ -35,6 +37,31 @@ impl Client {
         Self { reader: BufReader::new(stream) }
     }
 
+    /// Keeps little of what it does not read, so that the proxy soon sees that it reads nothing.
+    pub(crate) fn slow(address: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(16 * 1024).unwrap();
+        socket.connect(&address.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        Self { reader: BufReader::new(stream) }
+    }
+
+    /// The same connection once more, for a thread that sends while this one reads.
+    pub(crate) fn second(&self) -> TcpStream {
+        self.reader.get_ref().try_clone().unwrap()
+    }
+
+    /// Ends its own direction and goes on listening.
+    pub(crate) fn finish(&mut self) {
+        self.reader.get_ref().shutdown(Shutdown::Write).unwrap();
+    }
+
+    /// Goes away without a word of farewell.
+    pub(crate) fn reset(self) {
+        socket2::SockRef::from(self.reader.get_ref()).set_linger(Some(Duration::ZERO)).unwrap();
+    }
+
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         // The proxy may have closed already: then the answer tells.
         let _ = self.reader.get_mut().write_all(bytes.as_ref());
@@ -42,34 +69,51 @@ impl Client {
 
     /// The next response; none where the connection ended before one.
     pub(crate) fn receive(&mut self) -> Option<Answer> {
+        let mut answer = self.receive_head()?;
+        answer.body = String::from_utf8_lossy(&self.receive_body(&mut answer)?).into_owned();
+        Some(answer)
+    }
+
+    /// The next response's head; what follows is left where it is.
+    pub(crate) fn receive_head(&mut self) -> Option<Answer> {
         let mut line = String::new();
         self.reader.read_line(&mut line).ok().filter(|&count| count > 0)?;
         let mut answer = Answer { status: line.split(' ').nth(1)?.parse().ok()?, ..Answer::default() };
+        answer.line = line.trim_end().to_owned();
+        answer.headers = self.receive_fields()?;
+        Some(answer)
+    }
+
+    fn receive_fields(&mut self) -> Option<Vec<(String, String)>> {
+        let mut fields = Vec::new();
         loop {
             let mut line = String::new();
             self.reader.read_line(&mut line).ok().filter(|&count| count > 0)?;
-            let Some((name, value)) = line.trim_end().split_once(':') else { break };
-            answer.headers.push((name.to_ascii_lowercase(), value.trim().to_owned()));
+            let Some((name, value)) = line.trim_end().split_once(':') else { return Some(fields) };
+            fields.push((name.to_ascii_lowercase(), value.trim().to_owned()));
         }
+    }
+
+    fn receive_body(&mut self, answer: &mut Answer) -> Option<Vec<u8>> {
         let mut body = Vec::new();
         if answer.header("transfer-encoding").is_some() {
             loop {
                 let mut size = String::new();
                 self.reader.read_line(&mut size).ok()?;
                 let size = usize::from_str_radix(size.trim(), 16).ok()?;
+                if size == 0 {
+                    answer.trailers = self.receive_fields()?;
+                    break;
+                }
                 let mut chunk = vec![0; size + 2];
                 self.reader.read_exact(&mut chunk).ok()?;
                 body.extend_from_slice(&chunk[..size]);
-                if size == 0 {
-                    break;
-                }
             }
         } else if let Some(length) = answer.header("content-length").filter(|_| answer.status != 304) {
             body = vec![0; length.parse().ok()?];
             self.reader.read_exact(&mut body).ok()?;
         }
-        answer.body = String::from_utf8_lossy(&body).into_owned();
-        Some(answer)
+        Some(body)
     }
 
     /// Reads until the other side closes.

@@ -1,9 +1,37 @@
 //! Origin, proxy and client: everything on port 0, nothing slept for.
 
+mod chaos;
 mod client;
 mod origin;
 mod proxy;
 
+pub(crate) use chaos::{Chaos, Way};
 pub(crate) use client::{Client, answer_to, exchange};
-pub(crate) use origin::{Heard, Origin, ok};
+pub(crate) use origin::{Conversation, Heard, Origin, ok};
 pub(crate) use proxy::Proxy;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use headgate::base::clock;
+
+/// What came of it, and how long it took.
+pub(crate) fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
+    let began = clock::now();
+    let result = what();
+    (result, clock::now() - began)
+}
+
+/// Repeats a look until it shows what is awaited: for what has no event of its own to wait for, as a verdict.
+pub(crate) fn until(awaited: &str, mut look: impl FnMut() -> bool) {
+    let began = clock::now();
+    while !look() {
+        assert!(clock::now() - began < Duration::from_secs(10), "{awaited}: not within 10 s");
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+}
+
+/// An address that refuses connections.
+pub(crate) fn closed() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}

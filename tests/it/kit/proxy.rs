@@ -34,6 +34,16 @@ impl Proxy {
 
     /// The text of [`Proxy::to`] with more below the route's table.
     pub(crate) fn simple(endpoints: &[SocketAddr], route: &str) -> String {
+        Self::text(endpoints, "", "", route)
+    }
+
+    /// Likewise, and with more below the listener's and the pool's.
+    pub(crate) fn tuned(endpoints: &[SocketAddr], listener: &str, pool: &str, route: &str) -> Self {
+        Self::start(&Self::text(endpoints, listener, pool, route))
+    }
+
+    /// The text of [`Proxy::tuned`].
+    pub(crate) fn text(endpoints: &[SocketAddr], listener: &str, pool: &str, route: &str) -> String {
         let endpoints: Vec<String> = endpoints.iter().map(|address| format!("\"{address}\"")).collect();
         format!(
             r#"
@@ -41,10 +51,12 @@ impl Proxy {
             output = "@FOLDER/access.log"
             [listeners.http]
             address = "127.0.0.1:0"
+            {listener}
             [caches.main]
             memory = "1MiB"
             [pools.app]
             endpoints = [{}]
+            {pool}
             [routes.all]
             match.path = "/*"
             pool = "app"
@@ -69,10 +81,20 @@ impl Proxy {
         if receipt.ok { Ok(()) } else { Err(receipt.faults) }
     }
 
+    /// What its access log says so far.
+    pub(crate) fn log_text(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
+    }
+
     /// Stops it and gives its access log.
     pub(crate) fn stop(mut self) -> (ExitKind, String) {
         let end = self.running.take().unwrap().shutdown();
         (end, std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default())
+    }
+
+    /// Stops it and gives the lines of its access log.
+    pub(crate) fn logged(self) -> Vec<serde_json::Value> {
+        self.stop().1.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 }
 
