@@ -1,6 +1,7 @@
 //! One try of one request on one endpoint: a connection, the request, the response's head.
 
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::Request;
@@ -89,7 +90,8 @@ pub(super) async fn attempt(
     }
 }
 
-/// Waits for the response's head: `response` long from the request's end, and no longer than until `end`.
+/// Waits for the response's head: `response` long from the request's end, or from when the endpoint last took a
+/// piece of it, and no longer than until `end`.
 async fn within<T>(
     exchange: impl Future<Output = T>,
     response: Duration,
@@ -98,27 +100,29 @@ async fn within<T>(
 ) -> Result<T, Reason> {
     let mut exchange = std::pin::pin!(exchange);
     let mut timer = std::pin::pin!(tokio::time::sleep_until((clock::now() + response).min(end).into()));
-    let has_ended = || meter.is_none_or(|meter| meter.ended.get());
-    let mut body_ended = has_ended();
+    // A body that is on its way, and how much of it was taken when the timer was set.
+    let mut sending = meter.filter(|meter| !meter.ended.get()).map(|meter| (meter, meter.bytes.get()));
     std::future::poll_fn(|context| {
-        if let std::task::Poll::Ready(done) = exchange.as_mut().poll(context) {
-            return std::task::Poll::Ready(Ok(done));
+        if let Poll::Ready(done) = exchange.as_mut().poll(context) {
+            return Poll::Ready(Ok(done));
         }
-        if !body_ended && has_ended() {
-            body_ended = true;
+        if sending.take_if(|(meter, _)| meter.ended.get()).is_some() {
             timer.as_mut().reset((clock::now() + response).min(end).into());
         }
         while timer.as_mut().poll(context).is_ready() {
             if clock::now() >= end {
-                return std::task::Poll::Ready(Err(Reason::TotalTimeout));
+                return Poll::Ready(Err(Reason::TotalTimeout));
             }
-            if body_ended {
-                return std::task::Poll::Ready(Err(Reason::ResponseTimeout));
+            match &mut sending {
+                // Where the client is waited for, the body's own idle limit watches over it.
+                Some((meter, taken)) if *taken != meter.bytes.get() || meter.waiting.get() => {
+                    *taken = meter.bytes.get()
+                }
+                _ => return Poll::Ready(Err(Reason::ResponseTimeout)),
             }
-            // The request is still on its way: its own idle limit watches over it.
             timer.as_mut().reset((clock::now() + response).min(end).into());
         }
-        std::task::Poll::Pending
+        Poll::Pending
     })
     .await
 }

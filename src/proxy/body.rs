@@ -36,6 +36,8 @@ pub(super) struct BodyMeter {
     pub bytes: Cell<u64>,
     /// The client's fault, if the body broke off.
     pub fault: Cell<Option<Reason>>,
+    /// The client is being waited for; else it is the endpoint that takes no more.
+    pub waiting: Cell<bool>,
     /// The endpoint has got all of it.
     pub ended: Cell<bool>,
 }
@@ -55,6 +57,8 @@ pub struct ClientBody {
     incoming: Incoming,
     limit: u64,
     idle: IdleTimer,
+    /// The request's total time ends here.
+    end: Instant,
     meter: Rc<BodyMeter>,
 }
 
@@ -86,18 +90,21 @@ impl IdleTimer {
 }
 
 impl ClientBody {
-    pub(super) fn new(incoming: Incoming, limit: u64, idle: Duration, meter: Rc<BodyMeter>) -> Self {
-        Self { incoming, limit, idle: IdleTimer::new(idle), meter }
+    pub(super) fn new(incoming: Incoming, limit: u64, idle: Duration, end: Instant, meter: Rc<BodyMeter>) -> Self {
+        Self { incoming, limit, idle: IdleTimer::new(idle), end, meter }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
             Poll::Pending => {
-                ready!(self.idle.poll_expired(None, context));
-                return Poll::Ready(Some(Err(Reason::RequestBodyTimeout)));
+                self.meter.waiting.set(true);
+                ready!(self.idle.poll_expired(Some(self.end), context));
+                let total = clock::now() >= self.end;
+                return Poll::Ready(Some(Err(if total { Reason::TotalTimeout } else { Reason::RequestBodyTimeout })));
             }
             Poll::Ready(frame) => frame,
         };
+        self.meter.waiting.set(false);
         self.idle.rest();
         let frame = match frame {
             None => return Poll::Ready(None),

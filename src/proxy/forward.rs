@@ -105,7 +105,7 @@ impl Forward<'_> {
         if length.is_some_and(|length| length > limit) {
             return Err(Reason::BodyTooLarge);
         }
-        let body = ClientBody::new(incoming, limit, self.listener.timeouts.body, meter.clone());
+        let body = ClientBody::new(incoming, limit, self.listener.timeouts.body, self.end(ledger), meter.clone());
         if length.is_some_and(|length| length <= HELD_BODY) {
             let held = body.collect().await?;
             if length != Some(held.len() as u64) {
@@ -115,6 +115,11 @@ impl Forward<'_> {
             return Ok(RequestBody::Held(held));
         }
         Ok(RequestBody::Stream(Box::new(body)))
+    }
+
+    /// When the request's total time ends.
+    fn end(&self, ledger: &Ledger) -> Instant {
+        ledger.started + self.plan.route.timeouts.total
     }
 
     /// The request as the endpoint gets it.
@@ -157,7 +162,7 @@ impl Forward<'_> {
 
     /// Picks and attempts until an endpoint answers.
     async fn fetch(&self, request: Request<RequestBody>, ledger: &mut Ledger) -> Result<Fetched, Reason> {
-        let end = ledger.started + self.plan.route.timeouts.total;
+        let end = self.end(ledger);
         let idempotent = request.method().is_idempotent();
         let mut next = Some(request);
         let mut tried: SmallVec<[EndpointIndex; 4]> = SmallVec::new();
