@@ -84,7 +84,13 @@ impl Accepted {
         let Some(listener) = self.snapshot.listener(self.index) else { return };
         let _open = Open::new(&self.worker, listener);
         let timeouts = listener.spec.timeouts;
-        let opening = tokio::time::timeout(timeouts.handshake, self.open(listener.tls.clone()));
+        let accepted = clock::now();
+        // In clear the first bytes belong to the first head, so one deadline holds from here to its end.
+        let (limit, slow) = match listener.tls {
+            Some(_) => (timeouts.handshake, Reason::HandshakeTimeout),
+            None => (timeouts.header, Reason::HeaderTimeout),
+        };
+        let opening = tokio::time::timeout_at((accepted + limit).into(), self.open(listener.tls.clone()));
         let opened = tokio::select! {
             biased;
             () = self.phases.reached(Phase::Stop) => return,
@@ -93,12 +99,12 @@ impl Accepted {
         let (transport, protocol, ahead, tls) = match opened {
             Ok(Ok(opened)) => opened,
             Ok(Err((reason, detail))) => return self.complain(reason, &detail),
-            Err(_) => {
-                let reason = if listener.tls.is_some() { Reason::HandshakeTimeout } else { Reason::HeaderTimeout };
-                return self.complain(reason, "nothing came in time");
-            }
+            Err(_) => return self.complain(slow, "nothing came in time"),
         };
-        let watch = Rc::new(Watch::new(timeouts, protocol == Protocol::Http1));
+        let watch = Rc::new(match listener.tls {
+            Some(_) => Watch::new(timeouts),
+            None => Watch::from_first_byte(timeouts, accepted),
+        });
         let stream = ClientStream::new(transport, ahead, watch.clone());
         let peer = self.peer.ip().to_canonical();
         let info = Rc::new(ConnectionInfo {
@@ -200,6 +206,7 @@ impl Accepted {
 
     async fn http2(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {
         let limits = self.snapshot.listeners[self.index.at()].spec.limits;
+        watch.speaks_frames();
         let service = Requests { worker: self.worker.clone(), info: info.clone() };
         let mut connection = http2::Builder::new(LocalExecutor)
             .timer(TokioTimer::new())

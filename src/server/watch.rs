@@ -12,8 +12,6 @@ use crate::config::model::ListenerTimeouts;
 /// What a connection's bytes have done lately.
 pub(super) struct Watch {
     timeouts: ListenerTimeouts,
-    /// Bytes between requests begin a head. Not so in HTTP/2, where they may be a PING or a window's update.
-    heads: bool,
     /// Since when it has been waiting for a request.
     idle_since: Cell<Instant>,
     /// Bytes came, and no request has begun with them yet.
@@ -24,6 +22,8 @@ pub(super) struct Watch {
     blocked_since: Cell<Option<Instant>>,
     running: Cell<u32>,
     served: Cell<bool>,
+    /// HTTP/2: bytes between requests may be pings or window updates, and begin no head.
+    frames: Cell<bool>,
 }
 
 /// Why a connection is closed by its timer.
@@ -36,22 +36,36 @@ pub(super) enum Expired {
 }
 
 impl Watch {
-    pub(super) fn new(timeouts: ListenerTimeouts, heads: bool) -> Self {
+    pub(super) fn new(timeouts: ListenerTimeouts) -> Self {
         Self {
             timeouts,
-            heads,
             idle_since: Cell::new(clock::now()),
             head_began: Cell::new(false),
             head_since: Cell::new(None),
             blocked_since: Cell::new(None),
             running: Cell::new(0),
             served: Cell::new(false),
+            frames: Cell::new(false),
         }
+    }
+
+    /// Likewise, and the first head has been on its way since then.
+    pub(super) fn from_first_byte(timeouts: ListenerTimeouts, since: Instant) -> Self {
+        let watch = Self::new(timeouts);
+        watch.head_began.set(true);
+        watch.head_since.set(Some(since));
+        watch
+    }
+
+    /// The connection speaks HTTP/2.
+    pub(super) fn speaks_frames(&self) {
+        self.frames.set(true);
     }
 
     /// Bytes came.
     pub(super) fn read(&self, count: usize) {
-        if self.heads && count > 0 && self.running.get() == 0 {
+        let begins = !(self.frames.get() && self.served.get());
+        if begins && count > 0 && self.running.get() == 0 {
             // Most heads come whole: the clock is read only for one that is not, in [`Self::deadline`].
             self.head_began.set(true);
         }
@@ -113,21 +127,10 @@ mod tests {
         }
     }
 
-    /// A client that answered a response with a window's update was closed after the header timeout.
-    #[test]
-    fn an_idle_http2_connection_may_send_frames() {
-        let watch = Watch::new(timeouts(), false);
-        watch.read(24);
-        watch.requests(1);
-        watch.requests(0);
-        watch.read(13);
-        assert_eq!(watch.deadline().unwrap().1, Expired::KeepAlive);
-    }
-
     #[test]
     fn each_phase_has_its_own_deadline() {
         let second = Duration::from_secs(1);
-        let watch = Watch::new(timeouts(), true);
+        let watch = Watch::new(timeouts());
         let within = |least: u32, most: u32| {
             let (at, why) = watch.deadline().unwrap();
             let left = at.saturating_duration_since(clock::now());
@@ -144,5 +147,20 @@ mod tests {
         watch.wrote(true);
         watch.requests(0);
         assert_eq!(within(49, 50), Expired::KeepAlive);
+        watch.read(1);
+        assert_eq!(within(1, 2), Expired::Fault(Reason::HeaderTimeout));
+    }
+
+    /// A ping between two requests was taken for a head that never became whole.
+    #[test]
+    fn frames_between_requests_begin_no_head() {
+        let watch = Watch::new(timeouts());
+        watch.speaks_frames();
+        watch.read(24);
+        assert_eq!(watch.deadline().unwrap().1, Expired::Fault(Reason::HeaderTimeout));
+        watch.requests(1);
+        watch.requests(0);
+        watch.read(17);
+        assert_eq!(watch.deadline().unwrap().1, Expired::KeepAlive);
     }
 }
