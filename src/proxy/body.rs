@@ -418,7 +418,7 @@ impl Drop for ResponseBody {
         if let (Kind::Endpoint(_) | Kind::Full(_), Some(ledger)) = (&self.kind, &mut self.ledger)
             && ledger.method != http::Method::HEAD
         {
-            ledger.fail(Reason::ClientGone);
+            ledger.fail(ledger.connection.gone());
         }
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderValue};
 use ipnet::IpNet;
 
 use crate::base::id::ListenerIndex;
+use crate::base::reason::Reason;
 use crate::base::record::RequestIdText;
 use crate::config::model::{Name, Scheme};
 use crate::proxy::upgrade::Tunnel;
@@ -38,6 +39,8 @@ pub struct ConnectionInfo {
     pub running: Cell<u32>,
     /// Set by each change of `running`, for the driver's timers.
     pub on_change: Cell<bool>,
+    /// Why the connection was closed under its requests, where it was not the client who did it.
+    pub closed_for: Cell<Option<Reason>>,
     /// A tunnel that an upgrade has set up; the driver takes it when hyper lets go of the connection.
     pub tunnel: RefCell<Option<Tunnel>>,
 }
@@ -49,6 +52,11 @@ impl ConnectionInfo {
     /// Cleartext or TLS.
     pub fn scheme(&self) -> Scheme {
         if self.tls.is_some() { Scheme::Https } else { Scheme::Http }
+    }
+
+    /// Why a response cannot be brought to its end.
+    pub(super) fn gone(&self) -> Reason {
+        self.closed_for.get().unwrap_or(Reason::ClientGone)
     }
 
     /// Counts a request in.

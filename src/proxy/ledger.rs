@@ -100,7 +100,7 @@ impl Drop for Ledger {
         if self.status == 0 {
             // The client went while we were still at work for it.
             self.status = 499;
-            self.fail(Reason::ClientGone);
+            self.fail(self.connection.gone());
         }
         let pool = self.pool.map(|index| self.snapshot.pool(index));
         let endpoint = pool.and_then(|pool| pool.endpoint(self.endpoint?));

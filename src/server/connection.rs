@@ -115,6 +115,7 @@ impl Accepted {
             accepted_under: self.snapshot.clone(),
             running: Cell::new(0),
             on_change: Cell::new(false),
+            closed_for: Cell::new(None),
             tunnel: std::cell::RefCell::new(None),
         });
         match protocol {
@@ -182,8 +183,9 @@ impl Accepted {
         match end {
             End::Closed => {}
             End::Failed(error) => return self.explain(&error),
-            End::Expired(Expired::Fault(reason)) => return self.complain(reason, "closed by its timer"),
-            End::Expired(Expired::KeepAlive) | End::Stopped => return,
+            End::Expired(Expired::Fault(reason)) => return self.expire(&info, reason),
+            End::Stopped => return info.closed_for.set(Some(Reason::Draining)),
+            End::Expired(Expired::KeepAlive) => return,
         }
         let parts = connection.into_parts();
         let mut stream = parts.io.into_inner().with_ahead(parts.read_buf);
@@ -224,8 +226,17 @@ impl Accepted {
             .await;
         match end {
             End::Failed(error) => self.explain(&error),
-            End::Expired(Expired::Fault(reason)) => self.complain(reason, "closed by its timer"),
-            End::Closed | End::Stopped | End::Expired(Expired::KeepAlive) => {}
+            End::Expired(Expired::Fault(reason)) => self.expire(&info, reason),
+            End::Stopped => info.closed_for.set(Some(Reason::Draining)),
+            End::Closed | End::Expired(Expired::KeepAlive) => {}
+        }
+    }
+
+    /// Closes the connection for a timer that the client let run out: its requests' own records tell so, if any.
+    fn expire(&self, info: &ConnectionInfo, reason: Reason) {
+        info.closed_for.set(Some(reason));
+        if info.running.get() == 0 {
+            self.complain(reason, "closed by its timer");
         }
     }
 

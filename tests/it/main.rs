@@ -6,3 +6,4 @@ mod admission;
 mod forwarding;
 mod kit;
 mod operating;
+mod timeouts;
