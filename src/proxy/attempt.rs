@@ -14,7 +14,7 @@ use crate::proxy::error::{ProxyError, Stage};
 use crate::proxy::worker::WorkerContext;
 use crate::tls;
 use crate::upstream::connection::idle::Reuse;
-use crate::upstream::connection::{Connection, dial};
+use crate::upstream::connection::{Connection, SendFailure, dial};
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::Progress;
 
@@ -39,24 +39,34 @@ pub(super) async fn attempt(
     worker: &Rc<WorkerContext>,
     pool: &Pool,
     endpoint: &Endpoint,
-    request: Request<RequestBody>,
-    reuse: Reuse,
+    mut request: Request<RequestBody>,
+    mut reuse: Reuse,
     meter: Option<&BodyMeter>,
     end: Instant,
 ) -> Outcome {
-    let began = clock::now();
-    let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
-        Some(connection) => (connection, None),
-        None => match Box::pin(open(pool, endpoint, end)).await {
-            Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
-            Err(error) => {
-                return Outcome::Failure { error, progress: Progress::NothingSent, unsent: Some(request) };
+    let mut began = clock::now();
+    // Each turn takes an idle connection away, so this ends with one that works or with a new one.
+    let (exchanged, connect) = loop {
+        let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
+            Some(connection) => (connection, None),
+            None => match Box::pin(open(pool, endpoint, end)).await {
+                Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
+                Err(error) => {
+                    return Outcome::Failure { error, progress: Progress::NothingSent, unsent: Some(request) };
+                }
+            },
+        };
+        let exchanged = {
+            let exchange = connection.exchange(request);
+            within(exchange, pool.spec.timeouts.response, meter, end).await
+        };
+        match exchanged {
+            // It had gone stale, and nobody has seen the request.
+            Ok(Err(SendFailure { unsent: Some(unsent), .. })) if connect.is_none() => {
+                (request, reuse, began) = (unsent, Reuse::Peek, clock::now());
             }
-        },
-    };
-    let exchanged = {
-        let exchange = connection.exchange(request);
-        within(exchange, pool.spec.timeouts.response, meter, end).await
+            exchanged => break (exchanged, connect),
+        }
     };
     let fail = |reason, source: Option<hyper::Error>, progress, unsent| {
         // A body that the client broke off surfaces here as an error of sending: the endpoint is not to blame.
@@ -78,7 +88,10 @@ pub(super) async fn attempt(
             first_byte: clock::now().saturating_duration_since(began),
         },
         Ok(Err(failure)) => {
-            let progress = if failure.unsent.is_some() { Progress::NothingSent } else { Progress::Sent };
+            let progress = match failure.unsent.is_some() || failure.undelivered {
+                true => Progress::NothingSent,
+                false => Progress::Sent,
+            };
             let reason = match &failure.error {
                 Some(error) if error.is_parse_too_large() => Reason::ResponseHeadersTooLarge,
                 Some(error) if error.is_parse() => Reason::BadResponse,

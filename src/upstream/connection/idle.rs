@@ -56,7 +56,7 @@ where
     pub fn take(&self, slot: SlotId, now: Instant, reuse: Reuse) -> Option<Connection<B>> {
         let mut slots = self.slots.borrow_mut();
         let slot = slots.get_mut(&slot)?;
-        while let Some(connection) = slot.connections.pop() {
+        while let Some(mut connection) = slot.connections.pop() {
             let fresh =
                 connection.idle_since.is_none_or(|since| now.saturating_duration_since(since) < slot.keep_alive);
             if !fresh {
@@ -64,7 +64,7 @@ where
                 slot.connections.clear();
                 return None;
             }
-            if connection.is_ready() && (reuse == Reuse::Trust || connection.is_alive()) {
+            if connection.is_ready() && (reuse == Reuse::Trust || connection.prove_alive()) {
                 return Some(connection);
             }
         }
@@ -73,7 +73,7 @@ where
 
     /// Keeps a connection for the next request, up to `most` per slot.
     pub fn put(&self, slot: SlotId, mut connection: Connection<B>, now: Instant, keep_alive: Duration, most: usize) {
-        connection.idle_since = Some(now);
+        (connection.idle_since, connection.acknowledged) = (Some(now), None);
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(slot).or_insert_with(|| Slot { keep_alive, connections: Vec::new() });
         slot.keep_alive = keep_alive;

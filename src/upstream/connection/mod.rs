@@ -34,6 +34,8 @@ where
     descriptor: RawFd,
     /// When it was last put aside.
     pub idle_since: Option<Instant>,
+    /// What the endpoint's kernel had confirmed before a request that must not be sent twice.
+    acknowledged: Option<u64>,
 }
 
 /// Why an exchange ended without a response head.
@@ -42,6 +44,8 @@ pub struct SendFailure<B> {
     pub error: Option<hyper::Error>,
     /// The request, where not one byte of it was sent.
     pub unsent: Option<Request<B>>,
+    /// It was sent, and the endpoint had closed the connection before a byte of it came there.
+    pub undelivered: bool,
 }
 
 impl<B> Connection<B>
@@ -57,7 +61,7 @@ where
         let descriptor = stream.descriptor();
         let (sender, driver) =
             http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Box::new(driver), descriptor, idle_since: None })
+        Ok(Self { sender, driver: Box::new(driver), descriptor, idle_since: None, acknowledged: None })
     }
 
     /// Moves bytes both ways. Ready means that the connection has ended.
@@ -76,6 +80,18 @@ where
         peek::is_quiet(self.descriptor)
     }
 
+    /// Likewise, and remembers what it takes to tell whether the next request ever reaches the endpoint.
+    fn prove_alive(&mut self) -> bool {
+        self.acknowledged = peek::acknowledged(self.descriptor);
+        self.is_alive()
+    }
+
+    /// No byte that was sent since [`Self::prove_alive`] has reached the endpoint's kernel. Asked when its end of the
+    /// connection has been read: that came with a confirmation of all that it had got, and it gets no more.
+    fn nothing_arrived(&self) -> bool {
+        self.acknowledged.is_some() && self.acknowledged == peek::acknowledged(self.descriptor)
+    }
+
     /// Sends a request and waits for the response's head, polling the driver meanwhile.
     ///
     /// # Errors
@@ -84,9 +100,13 @@ where
         let sending = self.sender.try_send_request(request);
         let mut sending = std::pin::pin!(sending);
         let mut connection = Some(self);
+        let mut nothing_arrived = false;
         let answered = std::future::poll_fn(|context| {
             let ended = connection.as_mut().is_none_or(|connection| connection.poll_driver(context).is_ready());
             let answer = sending.as_mut().poll(context);
+            if ended {
+                nothing_arrived = connection.as_ref().is_some_and(Self::nothing_arrived);
+            }
             if !ended || answer.is_ready() {
                 return answer;
             }
@@ -95,12 +115,15 @@ where
             sending.as_mut().poll(context)
         })
         .await;
-        let failed = |mut failure: hyper::client::conn::TrySendError<Request<B>>| SendFailure {
-            unsent: failure.take_message(),
-            error: Some(failure.into_error()),
+        let failed = |mut failure: hyper::client::conn::TrySendError<Request<B>>| {
+            let unsent = failure.take_message();
+            let error = failure.into_error();
+            // A reset can overtake a confirmation: only an end in good order proves anything.
+            let undelivered = nothing_arrived && error.is_incomplete_message();
+            SendFailure { error: Some(error), unsent, undelivered }
         };
         let response = answered.map_err(failed)?;
-        let connection = connection.ok_or(SendFailure { unsent: None, error: None })?;
+        let connection = connection.ok_or(SendFailure { unsent: None, error: None, undelivered: false })?;
         Ok((response, connection))
     }
 
@@ -134,6 +157,40 @@ mod tests {
         let exchange = connection.exchange(Request::new(Empty::new()));
         let ended = tokio::time::timeout(Duration::from_secs(5), exchange).await.expect("an end, and no hanging");
         assert!(ended.is_err());
+    }
+
+    /// F55: the endpoint closes the connection between the look at it and the request.
+    #[tokio::test]
+    async fn a_request_that_crosses_the_endpoints_close_is_known_to_be_undelivered() {
+        use std::io::{Read, Write};
+
+        for reads in [false, true] {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (mut peer, _) = listener.accept().unwrap();
+            let connection: Connection<Empty<Bytes>> =
+                Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+            let endpoint = std::thread::spawn(move || {
+                assert!(peer.read(&mut [0; 1024]).unwrap() > 0);
+                peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+                peer
+            });
+            let answered = connection.exchange(Request::new(Empty::new())).await;
+            let (_, mut connection) = answered.unwrap_or_else(|_| panic!("no answer"));
+            let mut peer = endpoint.join().unwrap();
+            let settled = std::future::poll_fn(|context| Poll::Ready(connection.poll_driver(context))).await;
+            assert!(settled.is_pending() && connection.prove_alive());
+            let endpoint = match reads {
+                true => std::thread::spawn(move || _ = peer.read(&mut [0; 1024])),
+                false => std::thread::spawn(move || drop(peer)),
+            };
+            if !reads {
+                endpoint.join().unwrap();
+            }
+            let failure = connection.exchange(Request::new(Empty::new())).await.err().expect("no answer");
+            assert!(failure.unsent.is_none(), "it was sent before the close was seen");
+            assert_eq!(failure.undelivered, !reads, "the endpoint has read it: {reads}");
+        }
     }
 
     #[tokio::test]
