@@ -108,7 +108,7 @@ impl ClientBody {
         self.idle.rest();
         let frame = match frame {
             None => return Poll::Ready(None),
-            Some(Err(error)) if error.is_incomplete_message() || error.is_closed() => {
+            Some(Err(error)) if is_gone(&error) => {
                 return Poll::Ready(Some(Err(Reason::ClientGone)));
             }
             Some(Err(_)) => return Poll::Ready(Some(Err(Reason::BadBody))),
@@ -143,6 +143,15 @@ impl ClientBody {
         }
         Ok(whole.freeze())
     }
+}
+
+/// Did the client go away, rather than send what is no body?
+fn is_gone(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    let lost = source.is_some_and(|error| {
+        matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
+    });
+    lost || error.is_incomplete_message() || error.is_closed()
 }
 
 impl Body for RequestBody {

@@ -200,7 +200,9 @@ impl Forward<'_> {
                 }
                 Outcome::Failure { error, progress, unsent } => {
                     let reason = error.reason;
-                    self.worker.metrics.attempt(name, &endpoint.name, None, Some(reason), None);
+                    if error.blame() != Blame::Client {
+                        self.worker.metrics.attempt(name, &endpoint.name, None, Some(reason), None);
+                    }
                     self.doubt(endpoint, &error, progress);
                     last = Some(reason);
                     next = unsent.or(spare);
