@@ -6,4 +6,5 @@ mod admission;
 mod forwarding;
 mod kit;
 mod operating;
+mod retries;
 mod timeouts;

@@ -54,6 +54,18 @@ struct Link {
     far: TcpStream,
     /// A pump that wakes up for the reset must not end its direction in good order first.
     resetting: AtomicBool,
+    /// Dropped last, behind the sockets.
+    end: End,
+}
+
+/// Tells that the sockets beside it are closed.
+#[derive(Default)]
+struct End(Arc<AtomicBool>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Link {
@@ -107,11 +119,14 @@ impl Chaos {
         self.shared.accepted.load(Ordering::SeqCst)
     }
 
-    /// Resets every open connection.
+    /// Resets every open connection; returns when the resets are sent.
     pub(crate) fn sever(&self) {
-        for link in self.shared.open.lock().unwrap().drain(..) {
+        let links: Vec<_> = self.shared.open.lock().unwrap().drain(..).collect();
+        let ends: Vec<_> = links.iter().map(|link| link.end.0.clone()).collect();
+        for link in links {
             link.reset();
         }
+        super::until("the resets are sent", || ends.iter().all(|end| end.load(Ordering::SeqCst)));
     }
 
     /// Ends every open connection in good order.
@@ -163,7 +178,7 @@ impl Shared {
         for stream in [&near, &far] {
             stream.set_nodelay(true).unwrap();
         }
-        let link = Arc::new(Link { near, far, resetting: AtomicBool::new(false) });
+        let link = Arc::new(Link { near, far, resetting: AtomicBool::new(false), end: End::default() });
         self.open.lock().unwrap().push(link.clone());
         let (shared, there) = (self.clone(), link.clone());
         std::thread::spawn(move || shared.pump(&there, &there.near, &there.far, out));

@@ -108,9 +108,13 @@ impl Origin {
         Self::talking(move |conversation, _| while conversation.answer(&script) {})
     }
 
-    /// Likewise, and closes each connection behind its first answer, without having said so.
+    /// Likewise, and closes each connection behind its first answer, without having said so: the end comes with the
+    /// answer's last bytes, so that no request can slip in between.
     pub(crate) fn closing(script: impl Fn(&Heard, usize) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self::talking(move |conversation, _| _ = conversation.answer(&script))
+        Self::talking(move |conversation, _| {
+            socket2::SockRef::from(conversation.stream()).set_tcp_cork(true).unwrap();
+            conversation.answer(&script);
+        })
     }
 
     /// Leads each connection (they are numbered from 0) as the script does.

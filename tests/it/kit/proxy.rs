@@ -81,6 +81,14 @@ impl Proxy {
         if receipt.ok { Ok(()) } else { Err(receipt.faults) }
     }
 
+    /// What a scrape gives now.
+    pub(crate) fn metrics(&self) -> String {
+        let address = self.running().metrics.expect("the config has no [metrics]");
+        let mut client = crate::kit::Client::connect(address);
+        client.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        String::from_utf8(client.rest()).unwrap()
+    }
+
     /// What its access log says so far.
     pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
