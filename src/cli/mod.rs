@@ -88,6 +88,8 @@ enum Command {
         #[arg(long, default_value = "certs")]
         dir: PathBuf,
     },
+    /// Print every key of a config with its default.
+    Reference,
     /// Print the version.
     Version,
 }
@@ -142,6 +144,10 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             let word = if made.created { "made" } else { "still good" };
             print::line(&format!("{word}: {}, {}", made.cert.display(), made.key.display()));
             print::line(&format!("trust this CA: {}", made.ca.display()));
+            Ok(0)
+        }
+        Command::Reference => {
+            print::line(crate::config::reference::text().trim_end());
             Ok(0)
         }
         Command::Version => {

@@ -1,5 +1,5 @@
 //! The parsed text as a tree in which every key and value knows its place, and a cursor over it that knows the
-//! path of keys it came by, marks the keys it has seen, and collects every fault.
+//! path of keys it came by and collects every fault. Which keys there are is the reference's to say.
 
 use std::cell::RefCell;
 use std::fmt::Display;
@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::base::units::ByteSize;
 use crate::config::diagnostic::{Diagnostic, Severity, locate};
+use crate::config::reference;
 
 /// A place in one of the files.
 #[derive(Clone, Copy, Debug)]
@@ -224,6 +225,8 @@ pub(super) struct Item<'a> {
     /// The key's place; the value's own in a list.
     pub(super) key_at: At,
     pub(super) path: String,
+    /// The path in the reference: `*` for a name, `[]` for a list's entries.
+    pub(super) place: String,
 }
 
 impl<'a> Item<'a> {
@@ -354,7 +357,8 @@ impl<'a> Item<'a> {
     pub(super) fn one_or_list(&self) -> Vec<Item<'a>> {
         match &self.node.value {
             Value::List(list) => {
-                let item = |node: &'a Node| Item { node, key_at: node.at, ..self.clone() };
+                let place = format!("{}[]", self.place);
+                let item = |node: &'a Node| Item { node, key_at: node.at, place: place.clone(), ..self.clone() };
                 list.iter().map(item).collect()
             }
             _ => vec![self.clone()],
@@ -370,7 +374,17 @@ impl<'a> Item<'a> {
 
     pub(super) fn table(&self) -> Option<Table<'a>> {
         match &self.node.value {
-            Value::Table(entries) => Some(Table::new(self.context, entries, self.path.clone(), self.key_at)),
+            Value::Table(entries) => {
+                let (path, place) = (self.path.clone(), self.place.clone());
+                Some(Table {
+                    context: self.context,
+                    entries,
+                    path,
+                    place,
+                    at: self.key_at,
+                    reserved: RefCell::default(),
+                })
+            }
             _ => self.expected("a table"),
         }
     }
@@ -391,29 +405,33 @@ fn parse_size(text: &str) -> Option<ByteSize> {
     number.parse::<u64>().ok()?.checked_mul(unit).map(ByteSize)
 }
 
-/// A cursor over a table, which reports the keys that nobody asked for.
+/// A cursor over a table, which reports the keys that do not belong there.
 pub(super) struct Table<'a> {
     pub(super) context: &'a Context,
     pub(super) entries: &'a [Entry],
     pub(super) path: String,
+    /// The path in the reference.
+    place: String,
     pub(super) at: At,
-    known: RefCell<Vec<&'static str>>,
     reserved: RefCell<Vec<&'static str>>,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(context: &'a Context, entries: &'a [Entry], path: String, at: At) -> Self {
-        Self { context, entries, path, at, known: RefCell::default(), reserved: RefCell::default() }
+    pub(super) fn root(context: &'a Context, entries: &'a [Entry]) -> Self {
+        let (path, place) = (String::new(), String::new());
+        Self { context, entries, path, place, at: At { file: 0, start: 0, end: 0 }, reserved: RefCell::default() }
     }
 
-    fn item(&self, entry: &'a Entry) -> Item<'a> {
-        Item { context: self.context, node: &entry.node, key_at: entry.at, path: join(&self.path, &entry.key) }
+    fn item(&self, entry: &'a Entry, name: &str) -> Item<'a> {
+        let (path, place) = (join(&self.path, &entry.key), join(&self.place, name));
+        Item { context: self.context, node: &entry.node, key_at: entry.at, path, place }
     }
 
     /// The value at a key, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<Item<'a>> {
-        self.known.borrow_mut().push(key);
-        self.entries.iter().find(|entry| entry.key == key).map(|entry| self.item(entry))
+        // `finish` would refuse it.
+        debug_assert!(reference::below(&self.place).contains(&key), "`{}.{key}` is not in the reference", self.place);
+        self.entries.iter().find(|entry| entry.key == key).map(|entry| self.item(entry, key))
     }
 
     /// The value at a key that must be there.
@@ -448,12 +466,12 @@ impl<'a> Table<'a> {
 
     /// All entries, for tables whose keys are names.
     pub(super) fn items(&self) -> impl Iterator<Item = (&'a str, Item<'a>)> + '_ {
-        self.entries.iter().map(|entry| (entry.key.as_str(), self.item(entry)))
+        self.entries.iter().map(|entry| (entry.key.as_str(), self.item(entry, "*")))
     }
 
-    /// Reports what is left.
+    /// Reports the keys that the reference does not know here.
     pub(super) fn finish(&self) {
-        let known = self.known.borrow();
+        let known = reference::below(&self.place);
         for entry in self.entries.iter().filter(|entry| !known.contains(&entry.key.as_str())) {
             let path = join(&self.path, &entry.key);
             if self.reserved.borrow().contains(&entry.key.as_str()) {

@@ -122,10 +122,7 @@ fn included(context: &Context, entries: &[Entry], files: &mut Vec<SourceFile>) -
     let mut paths: Vec<PathBuf> = Vec::new();
     for node in nodes {
         let fault = |message: String| context.fault("value", node.at, "include", message);
-        let Value::Text(pattern) = &node.value else {
-            fault("`include` takes paths such as \"conf.d/*.toml\"".to_owned());
-            continue;
-        };
+        let Value::Text(pattern) = &node.value else { continue };
         let whole = context.directory.join(pattern);
         let (Some(parent), Some(last)) = (whole.parent(), whole.file_name().and_then(|name| name.to_str())) else {
             fault(format!("`{pattern}` names no file"));

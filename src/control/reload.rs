@@ -226,3 +226,24 @@ pub fn bind_fault(listener: &str, address: SocketAddr, error: &io::Error) -> Str
     };
     format!("listeners.{listener}: cannot listen on {address}: {error}; {help}")
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::config::load::parse_text;
+    use crate::config::reference;
+
+    #[test]
+    fn what_needs_a_restart_is_what_the_reference_says() {
+        let config = |more: &str| {
+            let text = format!("config_version = 1\nlisteners.a.address = \"127.0.0.1:0\"\n{more}");
+            parse_text("t.toml", &text, &|_| None).unwrap().0
+        };
+        let new = "process.workers = 3\nmetrics.address = \"127.0.0.1:1\"\nadmin.address = \"127.0.0.1:2\"";
+        let mut told: Vec<String> = super::needs_restart(&config(""), &config(new)).collect();
+        let keys = reference::facts().into_iter().filter(|(_, fact)| fact.needs_restart);
+        let mut known: Vec<String> = keys.map(|(key, _)| format!("{key} changes only with a restart")).collect();
+        told.sort();
+        known.sort();
+        assert_eq!(told, known);
+    }
+}

@@ -11,7 +11,8 @@ mod route;
 
 use std::sync::Arc;
 
-use crate::config::document::{At, Context, Entry, Item, Table, near};
+use crate::config::diagnostic::Severity;
+use crate::config::document::{Context, Entry, Item, Table, near};
 use crate::config::model::Config;
 
 /// The names of the sections that others refer to; a name's place is its index.
@@ -38,10 +39,15 @@ fn resolve(item: &Item<'_>, what: &str, names: &[&str]) -> Option<u32> {
 
 /// Checks everything. `None` where there were faults, which are in the context then.
 pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
-    let root = Table::new(context, entries, String::new(), At { file: 0, start: 0, end: 0 });
+    let root = Table::root(context, entries);
     root.reserve(&["replica_sets", "keys", "auth"]);
     version(&root);
-    root.get("include");
+    if let Some(item) = root.get("include") {
+        // What they name is the loader's.
+        for pattern in item.one_or_list() {
+            pattern.text();
+        }
+    }
     let process = process::process(root.sub("process"));
     let metrics = root.sub("metrics").map(|table| process::metrics(&table));
     let admin = root.sub("admin").map(|table| process::admin(&table));
@@ -85,7 +91,11 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
 }
 
 fn version(root: &Table<'_>) {
-    let Some(item) = root.need("config_version") else { return };
+    let Some(item) = root.get("config_version") else {
+        let message = "`config_version` is missing: it says which version's rules the file is written by".to_owned();
+        let help = Some("write `config_version = 1` as the file's first line".to_owned());
+        return root.context.report(Severity::Error, "missing", root.at, "config_version", message, help);
+    };
     if item.number(0..=u32::MAX).is_some_and(|version| version != 1) {
         item.fault("value", "this version reads `config_version = 1` only");
     }

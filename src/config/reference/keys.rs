@@ -1,0 +1,285 @@
+//! The keys. One line each; a new one needs a default, a bound, a line here, and somebody who asked for it.
+
+use super::Shown::{Again, Default, Entry, Example, Given, List};
+use super::{Key, Reload, Section, Shown};
+
+const fn key(path: &'static str, shown: Shown, line: &'static str) -> Key {
+    Key { path, shown, line, reload: Reload::Changes }
+}
+
+/// A key that a reload cannot change.
+const fn fixed(path: &'static str, shown: Shown, line: &'static str) -> Key {
+    Key { path, shown, line, reload: Reload::NeedsRestart }
+}
+
+const fn section(place: &'static str, line: &'static str, keys: &'static [Key]) -> Section {
+    Section { place, line, takes: None, keys }
+}
+
+const fn defaults(
+    place: &'static str,
+    line: &'static str,
+    of: &'static str,
+    first: &'static [&'static str],
+) -> Section {
+    Section { place, line, takes: Some((of, first)), keys: &[] }
+}
+
+pub(super) const SECTIONS: &[Section] = &[
+    section(
+        "",
+        "",
+        &[
+            key("config_version", Given("1"), "the version of this format"),
+            key(
+                "include",
+                Example(r#"["conf.d/*.toml"]"#),
+                "more listeners, caches, pools, routes; lexical order, no dotfiles",
+            ),
+        ],
+    ),
+    section(
+        "process",
+        "",
+        &[
+            fixed("workers", Example("4"), "threads; unless given: one per usable core"),
+            key("max_connections", Default("20000"), "client connections over all listeners"),
+            key("drain.delay", Default(r#""0s""#), "from \"not ready\" to the first closed connection"),
+            key("drain.timeout", Default(r#""25s""#), "from there to the end of what still runs"),
+        ],
+    ),
+    section(
+        "metrics",
+        "no metrics server without this table",
+        &[fixed("address", Given(r#""127.0.0.1:9901""#), "/metrics /livez /readyz, nothing else")],
+    ),
+    section(
+        "admin",
+        "no admin API without this table",
+        &[fixed("address", Given(r#""unix:/run/headgate/admin.sock""#), "a unix socket, or TCP on loopback")],
+    ),
+    section(
+        "access_log",
+        "",
+        &[
+            key("output", Default(r#""stdout""#), "stdout or a file, which USR1 reopens"),
+            key("format", Default(r#""json""#), "json | combined | off"),
+        ],
+    ),
+    defaults("defaults.listener", "for all listeners: timeouts, limits", "listeners", &["timeouts", "limits"]),
+    defaults(
+        "defaults.pool",
+        "for all pools: balance, health, timeouts, max_requests, max_idle",
+        "pools",
+        &["balance", "health", "timeouts", "max_requests", "max_idle"],
+    ),
+    defaults(
+        "defaults.route",
+        "for all routes: limits, timeouts, retry, upgrades",
+        "routes",
+        &["limits", "timeouts", "retry", "upgrades"],
+    ),
+    section(
+        "listeners.<http>",
+        "",
+        &[
+            key("address", Given(r#""0.0.0.0:80""#), "where it listens"),
+            key("redirect", Given(r#""https""#), "answer everything with 308 to the listener that has tls"),
+        ],
+    ),
+    section(
+        "listeners.<https>",
+        "",
+        &[
+            key("address", Again(r#""0.0.0.0:443""#), ""),
+            key("tls.certificates", List, "chosen by the name asked for (SNI); the first is the fallback"),
+            key(
+                "tls.certificates[].cert",
+                Entry(r#"{ cert = "certs/localhost.pem", key = "certs/localhost.key" }"#),
+                "cert: the chain, leaf first, PEM",
+            ),
+            key(
+                "tls.certificates[].key",
+                Entry(r#"{ cert = "certs/example.pem", key = "certs/example.key" }"#),
+                "key: its private key, PEM",
+            ),
+            key("tls.min_version", Default(r#""1.2""#), "1.2 | 1.3"),
+            key("tls.http2", Default("true"), "offer HTTP/2"),
+            key(
+                "trusted_proxies",
+                Example(r#"["10.0.0.0/8"]"#),
+                "peers whose forwarding headers are believed; unless given: none",
+            ),
+            key("timeouts.handshake", Default(r#""10s""#), "the whole TLS handshake"),
+            key("timeouts.header", Default(r#""10s""#), "a request's head"),
+            key("timeouts.body", Default(r#""30s""#), "between two pieces of a request body"),
+            key("timeouts.send", Default(r#""30s""#), "between two pieces that the client takes"),
+            key("timeouts.keep_alive", Default(r#""75s""#), "a connection with no request on it"),
+            key("limits.header_bytes", Default(r#""64KiB""#), "a request's head, 4KiB to 256KiB; 431 beyond"),
+            key("limits.target_bytes", Default(r#""8KiB""#), "the request target, 256B to 256KiB; 414 beyond"),
+            key("limits.connections", Example("10000"), "open connections; unless given: no limit of its own"),
+            key("limits.streams", Default("100"), "concurrent HTTP/2 streams of a connection, 1 to 10000"),
+        ],
+    ),
+    section(
+        "caches.<main>",
+        "",
+        &[
+            key("memory", Default(r#""64MiB""#), "all that is stored"),
+            key("max_body", Default(r#""1MiB""#), "the largest body that is stored"),
+        ],
+    ),
+    section(
+        "pools.<app>",
+        "",
+        &[
+            key("endpoints", List, "addresses, or tables:"),
+            key(
+                "endpoints[].address",
+                Entry(r#"{ address = "127.0.0.1:7001" }"#),
+                "an IP address with its port, or `unix:` and a path",
+            ),
+            key(
+                "endpoints[].weight",
+                Entry(r#"{ address = "127.0.0.1:7002", weight = 2 }"#),
+                "its share of the traffic, 1 to 65535; unless given: 1",
+            ),
+            key(
+                "endpoints[].backup",
+                Entry(r#"{ address = "unix:/run/app.sock", backup = true }"#),
+                "used only while no other is usable; unless given: false",
+            ),
+            key("balance", Default(r#""power-of-two""#), "power-of-two | round-robin | least-requests | random"),
+            key("health.http.path", Given(r#""/readyz""#), "GET it, 200 to 399 is healthy; without health: no check"),
+            key(
+                "health.http.host",
+                Example(r#""app.internal""#),
+                "the Host field; unless given: the endpoint's address",
+            ),
+            key("health.http.interval", Default(r#""1s""#), "from one probe's start to the next one's"),
+            key("health.http.timeout", Default(r#""500ms""#), "a probe without an answer by then has failed"),
+            key("health.http.rise", Default("2"), "successes that make a down endpoint up, 1 to 100"),
+            key("health.http.fall", Default("2"), "failures that make an up endpoint down, 1 to 100"),
+            key("timeouts.connect", Default(r#""1s""#), "opening a connection, TLS included"),
+            key("timeouts.response", Default(r#""30s""#), "to the response's head, per attempt"),
+            key("timeouts.body", Default(r#""30s""#), "between two pieces of a response body"),
+            key("timeouts.keep_alive", Default(r#""4s""#), "an idle connection; keep it below what the endpoints use"),
+            key("max_requests", Example("100"), "at the same time, per endpoint; unless given: no limit"),
+            key("max_idle", Default("64"), "idle connections kept, per endpoint and worker"),
+        ],
+    ),
+    section(
+        "pools.<static>",
+        "",
+        &[
+            key("endpoints", Again(r#"["127.0.0.1:7101", "127.0.0.1:7102"]"#), ""),
+            key("balance.hash", Example(r#""client-ip""#), "the same endpoint for the same client"),
+            key(
+                "health.tcp.interval",
+                Given(r#""1s""#),
+                "the connection opens; `health.tcp = {}` where the defaults will do",
+            ),
+            key("health.tcp.timeout", Default(r#""500ms""#), "as with health.http"),
+            key("health.tcp.rise", Default("2"), "likewise"),
+            key("health.tcp.fall", Default("2"), "likewise"),
+            key(
+                "tls.ca_file",
+                Given(r#""certs/ca.pem""#),
+                "the CA of the endpoints; `tls = {}`: TLS with the system's trust store",
+            ),
+            key("tls.verify", Default("true"), "false: any certificate will do (a warning at each load)"),
+            key(
+                "tls.server_name",
+                Example(r#""app.internal""#),
+                "the name sent and verified; unless given: the endpoint's IP address",
+            ),
+        ],
+    ),
+    section(
+        "routes.<api>",
+        "all conditions must hold; exactly one of pool, split, redirect, respond",
+        &[
+            key("match.host", Given(r#"["example.com", "*.example.com"]"#), "one or a list; `*.` any name below"),
+            key(
+                "match.path",
+                Given(r#""/api/{*rest}""#),
+                "one or a list; exact | {id} one segment | {*rest} the tail | /* likewise",
+            ),
+            key("match.method", Example(r#"["GET", "HEAD"]"#), "one or a list"),
+            key("match.listener", Example(r#""https""#), "one or a list"),
+            key("match.scheme", Example(r#""https""#), "http | https"),
+            key("match.client_ip", Example(r#""10.0.0.0/8""#), "one or a list"),
+            key("match.header.<x-canary>", Example(r#""1""#), "text, or true: there, false: not there"),
+            key("match.query.<debug>", Example("true"), "likewise"),
+            key("split.read", Given(r#""app""#), "the pool of GET, HEAD, OPTIONS, TRACE"),
+            key("split.write", Given(r#""app""#), "the pool of all other methods"),
+            key("split.overrides", List, "the first that fits wins:"),
+            key(
+                "split.overrides[].method",
+                Entry(r#"{ method = "REPORT", side = "read" }"#),
+                "any method where it is left out",
+            ),
+            key(
+                "split.overrides[].path",
+                Entry(r#"{ path = "/api/fresh/*", side = "write" }"#),
+                "any path where it is left out",
+            ),
+            key(
+                "split.overrides[].side",
+                Entry(r#"{ method = "POST", path = "/api/search", side = "read" }"#),
+                "read | write",
+            ),
+            key("split.when_reads_down", Default(r#""write""#), "write: up to half of its max_requests | fail"),
+            key("rewrite.strip_prefix", Example(r#""/api""#), "take it off the path's front; or"),
+            key("rewrite.replace", Example(r#""/v1/{rest}""#), "put this in the path's place"),
+            key(
+                "request_headers.set.<x-a>",
+                Example(r#""1""#),
+                "what the endpoint gets; removed first, then set, then added",
+            ),
+            key("request_headers.add.<x-b>", Example(r#""2""#), "beside what is there"),
+            key("request_headers.remove", Example(r#"["x-c"]"#), "one or a list"),
+            key("response_headers.set.<x-a>", Example(r#""1""#), "what the client gets, likewise"),
+            key("response_headers.add.<x-b>", Example(r#""2""#), ""),
+            key("response_headers.remove", Example(r#"["x-c"]"#), ""),
+            key("limits.body", Default(r#""10MiB""#), "the request body; 413 beyond"),
+            key("timeouts.total", Default(r#""1h""#), "the whole request, all attempts"),
+            key("timeouts.tunnel", Default(r#""10m""#), "a tunnel that carries nothing"),
+            key("retry.attempts", Default("3"), "in all, 1 to 10; 1: no retry"),
+            key("upgrades", Default(r#"["websocket"]"#), "protocols that a request may upgrade to"),
+        ],
+    ),
+    section(
+        "routes.<static>",
+        "",
+        &[
+            key("match.path", Again(r#""/static/*""#), ""),
+            key("pool", Given(r#""static""#), "send it to one pool"),
+            key("cache.zone", Given(r#""main""#), "the cache that its responses may be kept in"),
+            key(
+                "cache.default_ttl",
+                Example(r#""1m""#),
+                "for responses without freshness of their own; unless given: not kept",
+            ),
+        ],
+    ),
+    section(
+        "routes.<old>",
+        "",
+        &[
+            key("match.path", Again(r#""/old/{*rest}""#), ""),
+            key("redirect.to", Given(r#""/new/{rest}""#), "the location, with what the path captured"),
+            key("redirect.status", Default("308"), "301 | 302 | 303 | 307 | 308"),
+        ],
+    ),
+    section(
+        "routes.<robots>",
+        "",
+        &[
+            key("match.path", Again(r#""/robots.txt""#), ""),
+            key("respond.status", Given("200"), "200 to 599"),
+            key("respond.body", Default(r#""""#), "the body"),
+            key("respond.content_type", Default(r#""text/plain; charset=utf-8""#), "its type"),
+        ],
+    ),
+];
