@@ -1,11 +1,13 @@
-//! Floor 0: plain things that every room may use: time, addresses, ids, units, dice, tasks,
-//! and the words that logs, metrics and headers share.
+//! Floor 0: plain things that every room may use: time, addresses, ids, units, dice, tasks, the one form of hosts and
+//! paths, and the words that logs, metrics and headers share.
 //!
 //! Nothing here knows of HTTP routing, pools or config; nothing here blocks.
 
 pub mod address;
 pub mod clock;
+pub mod host;
 pub mod id;
+pub mod path;
 pub mod random;
 pub mod reason;
 pub mod record;
