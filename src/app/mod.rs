@@ -7,7 +7,6 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -22,12 +21,15 @@ use crate::config::load::{self, Loaded};
 use crate::config::model::{Config, Name};
 use crate::control::receipts::{Cause, Receipt};
 use crate::control::reload::bind_fault;
-use crate::control::{self, Gone, Handle, Setup};
+use crate::control::{self, End, Gone, Handle, Setup};
 use crate::server::{listener, worker};
 use crate::snapshot::plane::{Plane, WorkerCommand};
 use crate::snapshot::{Carried, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
+
+/// How long threads may take to end when nobody wants to wait.
+const HASTE: Duration = Duration::from_millis(500);
 
 /// What a process is started with.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub enum ExitKind {
     Clean,
     /// The deadline came, or somebody was in a hurry.
     Forced,
+    /// A thread that must not end has ended.
+    Failed,
 }
 
 /// A running headgate.
@@ -62,7 +66,7 @@ pub struct Running {
     pub admin: Option<Address>,
     handle: Handle,
     workers: Vec<JoinHandle<()>>,
-    control: JoinHandle<()>,
+    control: JoinHandle<End>,
 }
 
 /// Starts headgate and returns when it listens.
@@ -146,13 +150,27 @@ impl Running {
 
     fn join(self) -> ExitKind {
         // A thread that panicked has told so; the others end all the same.
-        drop(self.control.join());
-        let left = self.handle.plane.connections.load(Ordering::Relaxed);
+        let kind = match self.control.join() {
+            Ok(End::Drained) => ExitKind::Clean,
+            Ok(End::CutOff) => ExitKind::Forced,
+            Err(_) => ExitKind::Failed,
+        };
         for worker in self.workers {
             drop(worker.join());
         }
         self.handle.plane.access_log.flush_and_stop(Duration::from_secs(2));
-        if left == 0 { ExitKind::Clean } else { ExitKind::Forced }
+        kind
+    }
+
+    /// Closes everything now. What does not end by itself in [`HASTE`] is left behind.
+    fn stop(self) {
+        self.handle.stop();
+        let began = clock::now();
+        let runs = || self.workers.iter().any(|thread| !thread.is_finished()) || !self.control.is_finished();
+        while runs() && clock::now() - began < HASTE {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        self.handle.plane.access_log.flush_and_stop(HASTE);
     }
 }
 

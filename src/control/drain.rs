@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use crate::base::clock;
 use crate::config::model::Name;
+use crate::control::End;
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 
 /// How often the open connections are counted.
 const LOOK: Duration = Duration::from_millis(20);
 
-pub(super) async fn drain(plane: &Plane, workers: &[WorkerSender], sockets: &[(Name, SocketAddr)]) {
+pub(super) async fn drain(plane: &Plane, workers: &[WorkerSender], sockets: &[(Name, SocketAddr)]) -> End {
     let process = plane.snapshot.load().config.process.clone();
     plane.draining.store(true, Ordering::Relaxed);
     tracing::info!(delay = ?process.drain_delay, deadline = ?process.drain_timeout, "draining");
@@ -29,9 +30,10 @@ pub(super) async fn drain(plane: &Plane, workers: &[WorkerSender], sockets: &[(N
         if clock::now() - began >= process.drain_timeout {
             let left = plane.connections.load(Ordering::Relaxed);
             tracing::warn!(connections = left, "the drain's deadline has come: closing what is left");
-            return;
+            return End::CutOff;
         }
         tokio::time::sleep(LOOK).await;
     }
     tracing::info!("drained");
+    End::Drained
 }

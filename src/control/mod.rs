@@ -55,7 +55,17 @@ pub(crate) enum Command {
     Reload { cause: Cause, reply: oneshot::Sender<Receipt> },
     FilesChanged,
     Drain,
+    Drained(End),
     Stop,
+}
+
+/// How the control thread came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Every connection had ended by itself.
+    Drained,
+    /// What was left was closed: the drain's deadline had come, or nobody wanted to wait for it.
+    CutOff,
 }
 
 /// The control thread is gone.
@@ -95,6 +105,11 @@ impl Handle {
         answer.blocking_recv().map_err(|_| Gone)
     }
 
+    /// The same for whoever does not wait for the receipt.
+    pub fn ask_reload(&self, cause: Cause) {
+        drop(self.commands.send(Command::Reload { cause, reply: oneshot::channel().0 }));
+    }
+
     /// Begins the end: not ready, then no new connections, then none at all.
     pub fn drain(&self) {
         drop(self.commands.send(Command::Drain));
@@ -114,7 +129,7 @@ impl Handle {
 ///
 /// # Errors
 /// Where the system gives no thread or no runtime.
-pub fn start(setup: Setup, services: Services) -> io::Result<(Handle, JoinHandle<()>)> {
+pub fn start(setup: Setup, services: Services) -> io::Result<(Handle, JoinHandle<End>)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (sender, commands) = mpsc::unbounded_channel();
     let receipts = Arc::new(Receipts::default());
@@ -125,17 +140,18 @@ pub fn start(setup: Setup, services: Services) -> io::Result<(Handle, JoinHandle
     let thread = std::thread::Builder::new().name("control".to_owned()).spawn(move || {
         LocalSet::new().block_on(&runtime, async move {
             services(handle.clone());
-            run(setup, handle, commands).await;
-        });
+            run(setup, handle, commands).await
+        })
     })?;
     Ok((kept, thread))
 }
 
-async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver<Command>) {
+async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver<Command>) -> End {
     let plane = setup.plane.clone();
     let workers = setup.workers.clone();
     let mut reloader = Reloader::new(setup, handle.commands.clone());
     let mut is_draining = false;
+    let mut end = End::CutOff;
     while let Some(command) = commands.recv().await {
         match command {
             Command::FilesChanged if !is_draining => {
@@ -160,9 +176,13 @@ async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver
                 let sockets: Vec<(Name, SocketAddr)> = reloader.sockets().collect();
                 let (plane, workers, commands) = (plane.clone(), workers.clone(), handle.commands.clone());
                 task::spawn_local(async move {
-                    drain::drain(&plane, &workers, &sockets).await;
-                    drop(commands.send(Command::Stop));
+                    let end = drain::drain(&plane, &workers, &sockets).await;
+                    drop(commands.send(Command::Drained(end)));
                 });
+            }
+            Command::Drained(how) => {
+                end = how;
+                break;
             }
             Command::Stop => break,
         }
@@ -170,4 +190,5 @@ async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver
     for worker in &workers {
         drop(worker.send(WorkerCommand::Stop));
     }
+    end
 }

@@ -202,7 +202,7 @@ impl Accepted {
         };
         tokio::select! {
             () = carry => {}
-            () = self.phases.reached(Phase::Stop) => {}
+            () = self.phases.reached(Phase::Stop) => info.closed_for.set(Some(Reason::Draining)),
         }
     }
 
@@ -257,7 +257,13 @@ impl Accepted {
             }
             let drain_now = !draining && phase == Phase::Drain;
             draining |= drain_now;
-            if let Poll::Ready(ended) = poll(context, drain_now) {
+            let mut polled = poll(context, false);
+            if drain_now && polled.is_pending() {
+                // Only behind a turn: where hyper has seen no byte yet it closes at once, and a request whose bytes
+                // are here already (it waited in the kernel's queue, say) would go unanswered.
+                polled = poll(context, true);
+            }
+            if let Poll::Ready(ended) = polled {
                 return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
             }
             if info.on_change.replace(false) {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
 mod admission;
+mod drain;
 mod forwarding;
 mod kit;
 mod operating;

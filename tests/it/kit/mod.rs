@@ -4,11 +4,13 @@ mod chaos;
 mod client;
 mod origin;
 mod proxy;
+mod story;
 
 pub(crate) use chaos::{Chaos, Way};
 pub(crate) use client::{Client, answer_to, exchange};
 pub(crate) use origin::{Conversation, Heard, Origin, ok};
 pub(crate) use proxy::Proxy;
+pub(crate) use story::{eventually, gate};
 
 use std::net::SocketAddr;
 use std::time::Duration;

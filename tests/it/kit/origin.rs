@@ -117,6 +117,22 @@ impl Origin {
         })
     }
 
+    /// Hands each connection over as it is.
+    pub(crate) fn raw(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let origin = Self { address, heard: Arc::default(), connections: Arc::default(), open: Arc::default() };
+        let (connections, serve) = (origin.connections.clone(), Arc::new(serve));
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                connections.fetch_add(1, Ordering::SeqCst);
+                let serve = serve.clone();
+                std::thread::spawn(move || serve(stream));
+            }
+        });
+        origin
+    }
+
     /// Leads each connection (they are numbered from 0) as the script does.
     pub(crate) fn talking(script: impl Fn(&mut Conversation, usize) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

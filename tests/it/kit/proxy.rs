@@ -94,6 +94,16 @@ impl Proxy {
         std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
     }
 
+    /// Where metrics are served.
+    pub(crate) fn metrics_address(&self) -> SocketAddr {
+        self.running().metrics.expect("the config has [metrics]")
+    }
+
+    /// Begins the end, as SIGTERM does.
+    pub(crate) fn drain(&self) {
+        self.running().drain();
+    }
+
     /// Stops it and gives its access log.
     pub(crate) fn stop(mut self) -> (ExitKind, String) {
         let end = self.running.take().unwrap().shutdown();

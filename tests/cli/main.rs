@@ -1,0 +1,9 @@
+//! Stories told with the real program: signals, exit codes, the command line, systemd, a want of descriptors.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
+
+mod binary;
+#[path = "../it/kit/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the stories in tests/it use the rest")]
+mod kit;
+mod stopping;

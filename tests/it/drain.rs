@@ -1,0 +1,197 @@
+//! The end in good order, as SIGTERM begins it: what runs finishes, nothing new begins, nothing is cut before its time.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use headgate::app::ExitKind;
+use headgate::base::clock;
+use headgate::base::task::spawn_local;
+
+use crate::kit::{Client, Origin, Proxy, answer_to, eventually, gate, ok};
+
+const METRICS: &str = "[metrics]\naddress = \"127.0.0.1:0\"\n";
+
+/// One route to one pool, and a drain that lasts at most so long.
+fn proxy(origin: SocketAddr, timeout: &str) -> Proxy {
+    let process = format!("[process]\ndrain = {{ timeout = \"{timeout}\" }}\n{METRICS}");
+    Proxy::start(&format!("{process}{}", Proxy::simple(&[origin], "")))
+}
+
+fn is_draining(proxy: &Proxy) -> bool {
+    answer_to(proxy.metrics_address(), "GET", "/readyz").status == 503
+}
+
+/// Reads a request's head, byte by byte: what follows is not taken.
+fn skip_head(stream: &mut TcpStream) {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if stream.read(&mut byte).unwrap_or(0) == 0 {
+            return;
+        }
+        head.push(byte[0]);
+    }
+}
+
+#[test]
+fn a_drain_shows_in_readyz_within_100_ms() {
+    let origin = Origin::named("app");
+    // A delay, so that nothing but the readiness changes yet.
+    let process = format!("[process]\ndrain = {{ delay = \"500ms\", timeout = \"5s\" }}\n{METRICS}");
+    let proxy = Proxy::start(&format!("{process}{}", Proxy::simple(&[origin.address], "")));
+    assert_eq!(answer_to(proxy.metrics_address(), "GET", "/readyz").status, 200);
+    let began = clock::now();
+    proxy.drain();
+    eventually("readyz says 503", || is_draining(&proxy));
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    // Whoever has not noticed yet is served.
+    assert_eq!(answer_to(proxy.address(), "GET", "/").status, 200);
+    assert_eq!(answer_to(proxy.metrics_address(), "GET", "/livez").status, 200);
+}
+
+#[test]
+fn a_slow_response_finishes_and_its_connection_closes_behind_it() {
+    let (open, closed) = gate();
+    let origin = Origin::scripted(move |_, _| {
+        closed.pass();
+        ok("late")
+    });
+    let proxy = proxy(origin.address, "20s");
+    let mut idle = Client::connect(proxy.address());
+    let mut busy = Client::connect(proxy.address());
+    open.send(()).unwrap();
+    idle.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert!(idle.receive().expect("an answer").header("connection").is_none());
+    busy.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    eventually("the origin has the request", || origin.heard().len() == 2);
+    proxy.drain();
+    assert!(idle.rest().is_empty(), "a connection with nothing on it is closed");
+    let refused = || TcpStream::connect(proxy.address()).is_err();
+    eventually("nobody is let in any more", refused);
+    open.send(()).unwrap();
+    let answer = busy.receive().expect("the answer is whole");
+    assert_eq!((answer.status, answer.body.as_str()), (200, "late"));
+    assert_eq!(answer.header("connection"), Some("close"));
+    assert!(busy.rest().is_empty());
+    assert_eq!(proxy.stop().0, ExitKind::Clean);
+}
+
+#[test]
+fn a_request_whose_first_byte_comes_after_the_drain_began_is_answered() {
+    let origin = Origin::named("app");
+    let proxy = proxy(origin.address, "20s");
+    let mut client = Client::connect(proxy.address());
+    let open =
+        || answer_to(proxy.metrics_address(), "GET", "/metrics").body.contains("headgate_connections{listener=\"http\"} 1");
+    eventually("the connection is accepted", open);
+    proxy.drain();
+    eventually("nobody is let in any more", || TcpStream::connect(proxy.address()).is_err());
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    let answer = client.receive().expect("an answer");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    assert_eq!(proxy.stop().0, ExitKind::Clean);
+}
+
+#[test]
+fn streams_of_http2_complete_behind_a_goaway() {
+    let (open, closed) = gate();
+    let origin = Origin::scripted(move |_, _| {
+        closed.pass();
+        ok("late")
+    });
+    let proxy = proxy(origin.address, "20s");
+    let address = proxy.address();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        let (mut client, connection) = h2::client::handshake(stream).await.unwrap();
+        let connection = spawn_local(connection);
+        let request = || http::Request::get(format!("http://{address}/")).body(()).unwrap();
+        let (first, _) = client.send_request(request(), true).unwrap();
+        let (second, _) = client.send_request(request(), true).unwrap();
+        tokio::task::spawn_blocking(move || {
+            eventually("the origin has both requests", || origin.heard().len() == 2);
+        })
+        .await
+        .unwrap();
+        proxy.drain();
+        let refusal = loop {
+            match client.clone().ready().await {
+                Err(refusal) => break refusal,
+                Ok(_) => tokio::task::yield_now().await,
+            }
+        };
+        assert!(refusal.is_go_away() && refusal.reason() == Some(h2::Reason::NO_ERROR), "{refusal}");
+        for _ in 0..2 {
+            open.send(()).unwrap();
+        }
+        for answer in [first, second] {
+            let mut answer = answer.await.expect("the stream completes");
+            assert_eq!(answer.status(), 200);
+            let body = answer.body_mut().data().await.unwrap().unwrap();
+            assert_eq!(&body[..], b"late");
+        }
+        connection.await.unwrap().expect("the connection ends in good order");
+    });
+    assert_eq!(proxy.stop().0, ExitKind::Clean);
+}
+
+#[test]
+fn a_tunnel_stays_until_the_deadline_and_not_longer() {
+    let origin = Origin::raw(|mut stream| {
+        skip_head(&mut stream);
+        let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
+        stream.write_all(switch.as_bytes()).unwrap();
+        let mut echo = stream.try_clone().unwrap();
+        let _ = std::io::copy(&mut stream, &mut echo);
+    });
+    let proxy = proxy(origin.address, "1s");
+    let mut client = Client::connect(proxy.address());
+    client.send("GET /chat HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+    assert_eq!(client.receive().expect("an answer").status, 101);
+    client.send("before");
+    assert_eq!(client.read_exactly(6), b"before");
+    let began = clock::now();
+    proxy.drain();
+    eventually("nobody is let in any more", || TcpStream::connect(proxy.address()).is_err());
+    client.send("during");
+    assert_eq!(client.read_exactly(6), b"during");
+    assert!(client.rest().is_empty());
+    let lasted = began.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&lasted), "{lasted:?}");
+    assert_eq!(proxy.stop().0, ExitKind::Forced);
+}
+
+#[test]
+fn a_download_is_cut_only_at_the_deadline_and_as_a_fault() {
+    let (open, closed) = gate();
+    let origin = Origin::raw(move |mut stream| {
+        skip_head(&mut stream);
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\none").unwrap();
+        closed.pass();
+        stream.write_all(b"two").unwrap();
+        // The rest never comes.
+        closed.pass();
+    });
+    let proxy = proxy(origin.address, "1s");
+    let mut client = Client::connect(proxy.address());
+    client.send("GET /big HTTP/1.1\r\nhost: a\r\n\r\n");
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\none") {
+        head.extend(client.read_exactly(1));
+    }
+    let began = clock::now();
+    proxy.drain();
+    eventually("nobody is let in any more", || TcpStream::connect(proxy.address()).is_err());
+    open.send(()).unwrap();
+    assert_eq!(client.read_exactly(3), b"two");
+    assert!(client.rest().is_empty(), "997 bytes are missing, and the connection ends: the client can tell");
+    let lasted = began.elapsed();
+    assert!((Duration::from_secs(1)..Duration::from_secs(8)).contains(&lasted), "{lasted:?}");
+    let (end, log) = proxy.stop();
+    assert_eq!(end, ExitKind::Forced);
+    let line = log.lines().find(|line| line.contains("/big")).expect("it is logged");
+    let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&line["bytes_out"], &line["reason"]), (&6.into(), &"draining".into()), "{log}");
+}
