@@ -127,6 +127,7 @@ pub(super) fn admit(parts: &Parts, listener: &Listener) -> Result<Admitted, Reas
         return Err(Reason::MethodRefused);
     }
     check_target(parts)?;
+    check_values(parts)?;
     let (authority, host_bytes) = authority(parts, &seen)?;
     let target = canonical_target(&parts.uri)?;
     let body = body_length(parts, &seen)?;
@@ -206,17 +207,33 @@ pub(super) fn target_of(path: &str, query: Option<&str>) -> Result<PathAndQuery,
 
 /// RFC 9112 §3.2: origin-form, absolute-form, and `*` for OPTIONS. `http::Uri` reads `admin` or `http:admin` as an
 /// authority with the path `/`, so those must be told apart here.
+///
+/// HTTP/2 sends the parts of an absolute URI, and its path is never left out (RFC 9113 §8.3.1): `?q` would pass as `/`.
 fn check_target(parts: &Parts) -> Result<(), Reason> {
     let uri = &parts.uri;
+    let raw = uri.path_and_query().map_or("", |target| target.as_str());
+    let is_path = raw.starts_with('/') || (raw == "*" && parts.method == Method::OPTIONS);
     let fits = match (uri.scheme_str(), uri.authority()) {
-        (None, None) if uri.path() == "*" => parts.method == Method::OPTIONS,
-        (None, None) => uri.path().starts_with('/'),
+        (None, None) => is_path,
+        (Some("http" | "https"), Some(authority)) if parts.version == Version::HTTP_2 => {
+            !authority.as_str().contains('@') && is_path
+        }
         (Some("http" | "https"), Some(authority)) => {
             !authority.as_str().contains('@') && (uri.path().starts_with('/') || uri.path().is_empty())
         }
         _ => false,
     };
     if fits { Ok(()) } else { Err(Reason::BadTarget) }
+}
+
+/// RFC 9113 §8.2.1: no whitespace around a value, which HTTP/1.1 would take for none. There hyper has cut it off.
+fn check_values(parts: &Parts) -> Result<(), Reason> {
+    let blank = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    let padded = |value: &[u8]| blank(value.first()) || blank(value.last());
+    match parts.version == Version::HTTP_2 && parts.headers.values().any(|value| padded(value.as_bytes())) {
+        true => Err(Reason::BadHeader),
+        false => Ok(()),
+    }
 }
 
 /// Exactly one valid Host (RFC 9112 §3.2), or the authority of the target, which then must agree with it: in its one
