@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use crate::base::reason::Reason;
 use crate::config::model::Listener;
 use crate::route::{host, path};
+use crate::tls::resolver::CertificateResolver;
 
 /// A request's `Via` may name this proxy so often before it is a loop.
 const MOST_PASSES: usize = 5;
@@ -110,11 +111,15 @@ impl Admitted {
     }
 }
 
-/// Checks a request's head.
+/// Checks a request's head. `tls` is the listener's certificates and the name that the connection was made for.
 ///
 /// # Errors
 /// The [`Reason`] of the first fault.
-pub(super) fn admit(parts: &Parts, listener: &Listener) -> Result<Admitted, Reason> {
+pub(super) fn admit(
+    parts: &Parts,
+    listener: &Listener,
+    tls: Option<(&CertificateResolver, &str)>,
+) -> Result<Admitted, Reason> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target as u64 > listener.limits.target_bytes.bytes() {
         return Err(Reason::TargetTooLong);
@@ -137,7 +142,11 @@ pub(super) fn admit(parts: &Parts, listener: &Listener) -> Result<Admitted, Reas
     if seen.via {
         check_loop(&parts.headers)?;
     }
-    Ok(Admitted { authority, host_bytes, target, body, fields: seen.fields })
+    let admitted = Admitted { authority, host_bytes, target, body, fields: seen.fields };
+    match tls {
+        Some((certificates, name)) if certificates.is_misdirected(name, admitted.host()) => Err(Reason::Misdirected),
+        _ => Ok(admitted),
+    }
 }
 
 /// One look over all fields, instead of a search for each.

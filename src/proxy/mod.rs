@@ -33,6 +33,7 @@ use crate::decide::{DecideInput, Decision, decide};
 use crate::proxy::admit::Admitted;
 use crate::proxy::ledger::Ledger;
 use crate::route::table::RequestView;
+use crate::snapshot;
 
 /// Handles one request. Always answers: what goes wrong becomes an answer with a reason.
 pub async fn handle(
@@ -42,9 +43,10 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     let (parts, incoming) = request.into_parts();
     let (snapshot, listener) = connection.snapshot(&worker);
-    let spec = &snapshot.listeners[listener.at()].spec;
+    let snapshot::Listener { spec, certificates, .. } = &snapshot.listeners[listener.at()];
+    let name = connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let client = client::identify(&parts.headers, connection.peer, &spec.trusted_proxies);
-    let (admitted, fault) = match admit::admit(&parts, spec) {
+    let (admitted, fault) = match admit::admit(&parts, spec, certificates.as_deref().zip(name)) {
         Ok(admitted) => (admitted.with_body_of(&incoming), None),
         Err(reason) => (Admitted::refused(&parts.uri), Some(reason)),
     };

@@ -15,6 +15,7 @@ use crate::base::id::{CacheIndex, ListenerIndex, PoolIndex};
 use crate::cache::Cache;
 use crate::config::model::{self, Config, Name};
 use crate::route::table::RouteTable;
+use crate::tls::resolver::CertificateResolver;
 use crate::tls::{self, TlsError};
 use crate::upstream::pool::Pool;
 use crate::upstream::registry::Registry;
@@ -41,6 +42,8 @@ pub struct Listener {
     pub spec: Arc<model::Listener>,
     /// TLS; cleartext without.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// Which of its certificates a name belongs to.
+    pub certificates: Option<Arc<CertificateResolver>>,
     /// Its open connections, over all workers and reloads.
     pub open: Arc<AtomicUsize>,
 }
@@ -121,10 +124,12 @@ impl Snapshot {
                 let fault = |source| BuildError::ListenerTls { listener: spec.name.clone(), source };
                 let server = |tls| {
                     let tickets = carried.tickets(&spec.name).map_err(fault)?;
-                    tls::server::server_config(tls, tickets).map(|made| made.config).map_err(fault)
+                    tls::server::server_config(tls, tickets).map_err(fault)
                 };
                 let open = carried.open.entry(spec.name.clone()).or_default().clone();
-                Ok(Listener { spec: spec.clone(), tls: spec.tls.as_ref().map(server).transpose()?, open })
+                let made = spec.tls.as_ref().map(server).transpose()?;
+                let (tls, certificates) = made.map(|made| (made.config, made.resolver)).unzip();
+                Ok(Listener { spec: spec.clone(), tls, certificates, open })
             })
             .collect::<Result<_, BuildError>>()?;
         let pools = config

@@ -35,16 +35,25 @@ impl CertificateResolver {
     }
 
     /// The place of the certificate for `name`, and 0 where none fits.
-    ///
-    /// A request whose Host leads to another place than the connection's SNI is misdirected (RFC 9110 §15.5.20).
     pub fn place(&self, name: Option<&str>) -> usize {
-        let Some(name) = name else { return 0 };
+        name.and_then(|name| self.known(name)).unwrap_or(0)
+    }
+
+    /// Whether a request for `host` came on a connection for a name of another certificate (RFC 9110 §15.5.20).
+    /// Names that no certificate is for go to the default, and are at home everywhere.
+    pub fn is_misdirected(&self, name: &str, host: &str) -> bool {
+        let known = || Some((self.known(name)?, self.known(host)?));
+        self.keys.len() > 1 && name != host && known().is_some_and(|(name, host)| name != host)
+    }
+
+    /// The place of the certificate that is for `name`.
+    fn known(&self, name: &str) -> Option<usize> {
         // rustls lowers SNI; a Host may come as the client wrote it.
         if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            return self.place(Some(&name.to_ascii_lowercase()));
+            return self.known(&name.to_ascii_lowercase());
         }
         let parent = || name.split_once('.').and_then(|(_, parent)| self.wildcard.get(parent));
-        self.exact.get(name).or_else(parent).copied().unwrap_or(0)
+        self.exact.get(name).or_else(parent).copied()
     }
 }
 
@@ -81,6 +90,16 @@ mod tests {
             (Some(""), 0),
         ] {
             assert_eq!(resolver.place(name), place, "{name:?}");
+        }
+        assert!(resolver.is_misdirected("first.example", "www.example.com"));
+        assert!(resolver.is_misdirected("api.example.com", "www.example.com"));
+        for (name, host) in [
+            ("first.example", "first.example"),
+            ("api.example.com", "other.example.com"),
+            ("unknown.example", "www.example.com"),
+            ("www.example.com", "unknown.example"),
+        ] {
+            assert!(!resolver.is_misdirected(name, host), "{name} {host}");
         }
     }
 }
