@@ -13,17 +13,3 @@ where
 {
     tokio::task::spawn_local(future)
 }
-
-/// Hands hyper's own futures (HTTP/2 streams) to the worker they came from.
-#[derive(Clone, Copy, Debug)]
-pub struct LocalExecutor;
-
-impl<F> hyper::rt::Executor<F> for LocalExecutor
-where
-    F: Future + 'static,
-    F::Output: 'static,
-{
-    fn execute(&self, future: F) {
-        spawn_local(future);
-    }
-}

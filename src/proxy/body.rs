@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::cache::Recorder;
+use crate::proxy::flow::{self, Flow};
 use crate::proxy::headers;
 use crate::proxy::ledger::Ledger;
 use crate::upstream::connection::Connection;
@@ -306,6 +307,8 @@ impl EndpointBody {
 pub struct ResponseBody {
     kind: Kind,
     ledger: Option<Box<Ledger>>,
+    /// Where the client is held to take it.
+    flow: Option<Rc<Flow>>,
 }
 
 enum Kind {
@@ -317,12 +320,12 @@ enum Kind {
 impl ResponseBody {
     pub(super) fn full(bytes: Bytes, ledger: Box<Ledger>) -> Self {
         let kind = if bytes.is_empty() { Kind::Empty } else { Kind::Full(bytes) };
-        Self { kind, ledger: Some(ledger) }
+        Self { kind, ledger: Some(ledger), flow: None }
     }
 
     /// No body, and no record: the tunnel writes it.
     pub(super) fn none() -> Self {
-        Self { kind: Kind::Empty, ledger: None }
+        Self { kind: Kind::Empty, ledger: None, flow: None }
     }
 
     pub(super) fn endpoint(mut body: EndpointBody, ledger: Box<Ledger>) -> Self {
@@ -330,9 +333,15 @@ impl ResponseBody {
             // hyper will never poll a body that is already at its end.
             body.finish(&mut Context::from_waker(std::task::Waker::noop()));
 
-            return Self { kind: Kind::Empty, ledger: Some(ledger) };
+            return Self { kind: Kind::Empty, ledger: Some(ledger), flow: None };
         }
-        Self { kind: Kind::Endpoint(Box::new(body)), ledger: Some(ledger) }
+        Self { kind: Kind::Endpoint(Box::new(body)), ledger: Some(ledger), flow: None }
+    }
+
+    /// Tells `flow` how the client takes it.
+    pub fn with_flow(mut self, flow: Rc<Flow>) -> Self {
+        self.flow = Some(flow);
+        self
     }
 
     /// All of it has been given out: whatever happens now is no failure of this response.
@@ -357,18 +366,30 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.get_mut();
+        if let Some(flow) = &this.flow {
+            flow.asked();
+        }
         let body = match &mut this.kind {
             Kind::Empty => {
                 this.close();
                 return Poll::Ready(None);
             }
             Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
+                let most = match &this.flow {
+                    Some(flow) => {
+                        flow.gave();
+                        flow::PIECE
+                    }
+                    None => usize::MAX,
+                };
+                let piece = bytes.split_to(bytes.len().min(most));
                 if let Some(ledger) = &mut this.ledger {
-                    ledger.bytes_out = bytes.len() as u64;
+                    ledger.bytes_out += piece.len() as u64;
                 }
-                this.close();
-                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                if bytes.is_empty() {
+                    this.close();
+                }
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             Kind::Endpoint(body) => body,
         };
@@ -380,6 +401,9 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
+                if let Some(flow) = &this.flow {
+                    flow.gave();
+                }
                 let mut frame = frame;
                 if let Some(data) = frame.data_ref() {
                     if let Some(ledger) = &mut this.ledger {
@@ -427,7 +451,8 @@ impl Drop for ResponseBody {
         if let (Kind::Endpoint(_) | Kind::Full(_), Some(ledger)) = (&self.kind, &mut self.ledger)
             && ledger.method != http::Method::HEAD
         {
-            ledger.fail(ledger.connection.gone());
+            let stalled = self.flow.as_ref().is_some_and(|flow| flow.is_stalled());
+            ledger.fail(if stalled { Reason::SendTimeout } else { ledger.connection.gone() });
         }
     }
 }

@@ -10,6 +10,7 @@ mod body;
 mod cached;
 mod client;
 mod error;
+mod flow;
 mod forward;
 mod headers;
 mod ledger;
@@ -25,6 +26,7 @@ pub use answer::early_status;
 pub use body::ResponseBody;
 pub use client::{ConnectionInfo, RequestGuard, TlsInfo};
 pub use error::{ProxyError, Stage};
+pub use flow::Flow;
 pub use upgrade::Tunnel;
 pub use worker::{WorkerContext, WorkerSnapshot};
 

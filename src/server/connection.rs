@@ -17,20 +17,19 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 
 use crate::base::clock;
 use crate::base::id::ListenerIndex;
 use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
-use crate::base::task::LocalExecutor;
 use crate::config::model::Name;
 use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
 use crate::relay;
 use crate::server::phase::{Phase, Phases};
 use crate::server::stream::{ClientStream, Transport};
-use crate::server::watch::{Expired, Watch};
+use crate::server::streams::Streams;
+use crate::server::watch::{Expired, Watch, poll_timer};
 use crate::snapshot::Listener;
 
 /// What every HTTP/2 client begins with (RFC 9113 §3.4).
@@ -167,7 +166,7 @@ impl Accepted {
 
     async fn http1(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {
         let limit = self.snapshot.listeners[self.index.at()].spec.limits.header_bytes.bytes() as usize;
-        let service = Requests { worker: self.worker.clone(), info: info.clone() };
+        let service = Requests { worker: self.worker.clone(), info: info.clone(), streams: None };
         let mut connection = http1::Builder::new()
             .half_close(true)
             .max_buf_size(limit.max(8 * 1024))
@@ -207,10 +206,11 @@ impl Accepted {
     }
 
     async fn http2(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {
-        let limits = self.snapshot.listeners[self.index.at()].spec.limits;
+        let spec = &self.snapshot.listeners[self.index.at()].spec;
+        let (limits, streams) = (spec.limits, Streams::new(spec.timeouts.send));
         watch.speaks_frames();
-        let service = Requests { worker: self.worker.clone(), info: info.clone() };
-        let mut connection = http2::Builder::new(LocalExecutor)
+        let service = Requests { worker: self.worker.clone(), info: info.clone(), streams: Some(streams.clone()) };
+        let mut connection = http2::Builder::new(streams)
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.streams)
             .max_header_list_size(limits.header_bytes.bytes() as u32)
@@ -249,7 +249,7 @@ impl Accepted {
     ) -> End {
         let mut follower = self.phases.follow();
         let mut draining = false;
-        let mut timer: Option<Pin<Box<Sleep>>> = None;
+        let mut timer = None;
         std::future::poll_fn(move |context| {
             let phase = follower.look(context);
             if phase == Phase::Stop {
@@ -269,7 +269,7 @@ impl Accepted {
             if info.on_change.replace(false) {
                 watch.requests(info.running.get());
             }
-            poll_timer(&mut timer, watch, context).map(End::Expired)
+            poll_timer(&mut timer, || watch.deadline(), context).map(End::Expired)
         })
         .await
     }
@@ -297,6 +297,8 @@ impl Accepted {
 struct Requests {
     worker: Rc<WorkerContext>,
     info: Rc<ConnectionInfo>,
+    /// Of HTTP/2.
+    streams: Option<Streams>,
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -307,7 +309,14 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (worker, info) = (self.worker.clone(), self.info.clone());
-        Box::pin(async move { Ok(proxy::handle(worker, info, request).await) })
+        let flow = self.streams.as_ref().map(Streams::begin);
+        Box::pin(async move {
+            let response = proxy::handle(worker, info, request).await;
+            Ok(match flow {
+                Some(flow) => response.map(|body| body.with_flow(flow)),
+                None => response,
+            })
+        })
     }
 }
 
@@ -317,25 +326,6 @@ enum End {
     Failed(hyper::Error),
     Expired(Expired),
     Stopped,
-}
-
-/// Arms the timer only where its deadline is nearer than what is armed, and reads the clock only when it fires.
-fn poll_timer(timer: &mut Option<Pin<Box<Sleep>>>, watch: &Watch, context: &mut Context<'_>) -> Poll<Expired> {
-    loop {
-        let Some((at, why)) = watch.deadline() else { return Poll::Pending };
-        let at = tokio::time::Instant::from_std(at);
-        let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if sleep.deadline() > at || sleep.is_elapsed() {
-            if clock::now() >= at.into_std() {
-                return Poll::Ready(why);
-            }
-            sleep.as_mut().reset(at);
-        }
-        match sleep.as_mut().poll(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(()) => {}
-        }
-    }
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes; what was read comes first later on.

@@ -4,5 +4,6 @@ mod connection;
 pub mod listener;
 mod phase;
 mod stream;
+mod streams;
 mod watch;
 pub mod worker;

@@ -3,7 +3,11 @@
 //! One timer per connection, armed anew only when its deadline comes nearer, so a request costs no timer of its own.
 
 use std::cell::Cell;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Instant;
+
+use tokio::time::Sleep;
 
 use crate::base::clock;
 use crate::base::reason::Reason;
@@ -107,6 +111,30 @@ impl Watch {
         }
         let wait = if self.served.get() { self.timeouts.keep_alive } else { self.timeouts.header };
         Some((self.idle_since.get() + wait, Expired::KeepAlive))
+    }
+}
+
+/// Ready when the deadline has passed. Arms the timer only where the deadline is nearer than what is armed, and reads
+/// the clock only when it fires.
+pub(super) fn poll_timer<T>(
+    timer: &mut Option<Pin<Box<Sleep>>>,
+    deadline: impl Fn() -> Option<(Instant, T)>,
+    context: &mut Context<'_>,
+) -> Poll<T> {
+    loop {
+        let Some((at, why)) = deadline() else { return Poll::Pending };
+        let at = tokio::time::Instant::from_std(at);
+        let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
+        if sleep.deadline() > at || sleep.is_elapsed() {
+            if clock::now() >= at.into_std() {
+                return Poll::Ready(why);
+            }
+            sleep.as_mut().reset(at);
+        }
+        match sleep.as_mut().poll(context) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(()) => {}
+        }
     }
 }
 

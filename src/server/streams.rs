@@ -1,0 +1,61 @@
+//! The streams of an HTTP/2 connection, each a task: one whose client takes nothing is reset, and no other suffers.
+//!
+//! The connection's own timer cannot see it: a stream without window blocks no socket. Closing the whole connection
+//! instead was refused, because one paused download must not cost a browser its other requests.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use crate::base::task::spawn_local;
+use crate::proxy::Flow;
+use crate::server::watch::poll_timer;
+
+/// Runs the streams of one connection on their own worker.
+#[derive(Clone)]
+pub(super) struct Streams {
+    /// hyper calls the service and hands the stream over behind it, one after the other: the flow in between.
+    next: Rc<Cell<Option<Rc<Flow>>>>,
+    send: Duration,
+}
+
+impl Streams {
+    /// A client may take nothing for as long as `send`.
+    pub(super) fn new(send: Duration) -> Self {
+        Self { next: Rc::default(), send }
+    }
+
+    /// The flow of the stream that is handed over next.
+    pub(super) fn begin(&self) -> Rc<Flow> {
+        let flow = Rc::new(Flow::default());
+        self.next.set(Some(flow.clone()));
+        flow
+    }
+}
+
+impl<F> hyper::rt::Executor<F> for Streams
+where
+    F: Future<Output = ()> + 'static,
+{
+    fn execute(&self, stream: F) {
+        let flow = self.next.take().unwrap_or_default();
+        spawn_local(supervise(stream, flow, self.send));
+    }
+}
+
+/// Drives a stream to its end. Dropped before, it is reset with CANCEL.
+async fn supervise(stream: impl Future<Output = ()>, flow: Rc<Flow>, send: Duration) {
+    let mut stream = pin!(stream);
+    let mut timer = None;
+    poll_fn(|context| {
+        if stream.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        let deadline = || flow.waiting_since().map(|since| (since + send, ()));
+        poll_timer(&mut timer, deadline, context).map(|()| flow.give_up())
+    })
+    .await;
+}
