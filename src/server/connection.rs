@@ -180,11 +180,11 @@ impl Accepted {
             })
             .await;
         match end {
-            End::Closed => {}
+            // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
+            End::Closed | End::Expired(Expired::KeepAlive) => {}
             End::Failed(error) => return self.explain(&error),
             End::Expired(Expired::Fault(reason)) => return self.expire(&info, reason),
             End::Stopped => return info.closed_for.set(Some(Reason::Draining)),
-            End::Expired(Expired::KeepAlive) => return,
         }
         let parts = connection.into_parts();
         let mut stream = parts.io.into_inner().with_ahead(parts.read_buf);
@@ -269,7 +269,16 @@ impl Accepted {
             if info.on_change.replace(false) {
                 watch.requests(info.running.get());
             }
-            poll_timer(&mut timer, || watch.deadline(), context).map(End::Expired)
+            loop {
+                let why = std::task::ready!(poll_timer(&mut timer, || watch.deadline(), context));
+                if why != Expired::KeepAlive || !watch.take_leave() {
+                    return Poll::Ready(End::Expired(why));
+                }
+                // A client that sends a request just now must know whether it was taken.
+                if let Poll::Ready(ended) = poll(context, true) {
+                    return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
+                }
+            }
         })
         .await
     }

@@ -5,13 +5,16 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::time::Sleep;
 
 use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::config::model::ListenerTimeouts;
+
+/// How long a client has to take its leave after a GOAWAY.
+const GOODBYE: Duration = Duration::from_secs(5);
 
 /// What a connection's bytes have done lately.
 pub(super) struct Watch {
@@ -28,6 +31,8 @@ pub(super) struct Watch {
     served: Cell<bool>,
     /// HTTP/2: bytes between requests may be pings or window updates, and begin no head.
     frames: Cell<bool>,
+    /// Since when its client has been told that it ends.
+    closing_since: Cell<Option<Instant>>,
 }
 
 /// Why a connection is closed by its timer.
@@ -50,6 +55,7 @@ impl Watch {
             running: Cell::new(0),
             served: Cell::new(false),
             frames: Cell::new(false),
+            closing_since: Cell::new(None),
         }
     }
 
@@ -64,6 +70,15 @@ impl Watch {
     /// The connection speaks HTTP/2.
     pub(super) fn speaks_frames(&self) {
         self.frames.set(true);
+    }
+
+    /// Begins to take leave of an idle client; false where there are no words for it, or they were said before.
+    pub(super) fn take_leave(&self) -> bool {
+        let tells = self.frames.get() && self.served.get() && self.closing_since.get().is_none();
+        if tells {
+            self.closing_since.set(Some(clock::now()));
+        }
+        tells
     }
 
     /// Bytes came.
@@ -104,6 +119,9 @@ impl Watch {
         if self.running.get() > 0 {
             return None;
         }
+        if let Some(since) = self.closing_since.get() {
+            return Some((since + GOODBYE, Expired::KeepAlive));
+        }
         if self.head_began.get() {
             let since = self.head_since.get().unwrap_or_else(clock::now);
             self.head_since.set(Some(since));
@@ -140,8 +158,6 @@ pub(super) fn poll_timer<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn timeouts() -> ListenerTimeouts {
@@ -190,5 +206,8 @@ mod tests {
         watch.requests(0);
         watch.read(17);
         assert_eq!(watch.deadline().unwrap().1, Expired::KeepAlive);
+        assert!(watch.take_leave() && !watch.take_leave(), "leave is taken once");
+        let (at, why) = watch.deadline().unwrap();
+        assert!(why == Expired::KeepAlive && at <= clock::now() + GOODBYE);
     }
 }
