@@ -53,6 +53,15 @@ pub(super) struct Accepted {
     pub phases: Rc<Phases>,
 }
 
+/// A connection that is ready for its first head.
+struct Opened {
+    transport: Transport,
+    protocol: Protocol,
+    /// What was read already.
+    ahead: Bytes,
+    tls: Option<TlsInfo>,
+}
+
 /// Counts a connection for as long as it is open.
 struct Open {
     worker: Rc<WorkerContext>,
@@ -95,8 +104,9 @@ impl Accepted {
             () = self.phases.reached(Phase::Stop) => return,
             opened = opening => opened,
         };
-        let (transport, protocol, ahead, tls) = match opened {
-            Ok(Ok(opened)) => opened,
+        let Opened { transport, protocol, ahead, tls } = match opened {
+            Ok(Ok(Some(opened))) => opened,
+            Ok(Ok(None)) => return,
             Ok(Err((reason, detail))) => return self.complain(reason, &detail),
             Err(_) => return self.complain(slow, "nothing came in time"),
         };
@@ -123,17 +133,19 @@ impl Accepted {
         }
     }
 
-    /// TLS where the listener has it, then which protocol is spoken.
-    async fn open(
-        &self,
-        tls: Option<Arc<rustls::ServerConfig>>,
-    ) -> Result<(Transport, Protocol, Bytes, Option<TlsInfo>), (Reason, String)> {
+    /// TLS where the listener has it, then which protocol is spoken. None where the client went without a word: that
+    /// is how load balancers look whether somebody listens.
+    async fn open(&self, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Option<Opened>, (Reason, String)> {
         let mut stream = self.stream.take().ok_or((Reason::Internal, "the stream was taken twice".to_owned()))?;
         let Some(config) = tls else {
-            let (protocol, ahead) =
-                detect(&mut stream).await.map_err(|error| (Reason::ClientGone, error.to_string()))?;
-            return Ok((Transport::Clear(stream), protocol, ahead, None));
+            let told = detect(&mut stream).await.map_err(|error| (Reason::ClientGone, error.to_string()))?;
+            let transport = Transport::Clear(stream);
+            return Ok(told.map(|(protocol, ahead)| Opened { transport, protocol, ahead, tls: None }));
         };
+        // Until its first byte a client costs a socket, and no state of TLS.
+        if let Ok(0) = stream.peek(&mut [0]).await {
+            return Ok(None);
+        }
         let stream = TlsAcceptor::from(config)
             .accept(stream)
             .await
@@ -147,7 +159,8 @@ impl Accepted {
         self.worker.metrics.handshake(&self.listener, version, resumed);
         let server_name = session.server_name().map(str::to_owned);
         let protocol = if session.alpn_protocol() == Some(b"h2") { Protocol::Http2 } else { Protocol::Http1 };
-        Ok((Transport::Tls(Box::new(stream)), protocol, Bytes::new(), Some(TlsInfo { version, server_name })))
+        let (transport, tls) = (Transport::Tls(Box::new(stream)), Some(TlsInfo { version, server_name }));
+        Ok(Some(Opened { transport, protocol, ahead: Bytes::new(), tls }))
     }
 
     /// Logs and counts what never became a request.
@@ -337,8 +350,8 @@ enum End {
     Stopped,
 }
 
-/// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes; what was read comes first later on.
-async fn detect(stream: &mut TcpStream) -> std::io::Result<(Protocol, Bytes)> {
+/// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes, if any; what was read comes first later on.
+async fn detect(stream: &mut TcpStream) -> std::io::Result<Option<(Protocol, Bytes)>> {
     let mut start = BytesMut::with_capacity(PREFACE.len());
     loop {
         // Reads into what is left of the preface, so that no byte of HTTP/1.1 beyond it is taken.
@@ -347,16 +360,16 @@ async fn detect(stream: &mut TcpStream) -> std::io::Result<(Protocol, Bytes)> {
         let count = stream.read(&mut rest[..left]).await?;
         if count == 0 {
             return match start.is_empty() {
-                true => Err(std::io::ErrorKind::UnexpectedEof.into()),
-                false => Ok((Protocol::Http1, start.freeze())),
+                true => Ok(None),
+                false => Ok(Some((Protocol::Http1, start.freeze()))),
             };
         }
         start.extend_from_slice(&rest[..count]);
         if !PREFACE.starts_with(&start) {
-            return Ok((Protocol::Http1, start.freeze()));
+            return Ok(Some((Protocol::Http1, start.freeze())));
         }
         if start.len() == PREFACE.len() {
-            return Ok((Protocol::Http2, start.freeze()));
+            return Ok(Some((Protocol::Http2, start.freeze())));
         }
     }
 }
