@@ -1,6 +1,8 @@
 //! The probe schedule: one task per (pool, address, settings of the probe).
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,16 +19,20 @@ use crate::upstream::health::probe::{ProbeResult, probe};
 /// However often workers doubt an endpoint, it is probed no more often than this.
 const SHORTEST_GAP: Duration = Duration::from_millis(100);
 
+/// The pool's TLS of the newest snapshot: a CA file may have changed where the settings have not.
+type CurrentTls = Rc<RefCell<Option<Arc<rustls::ClientConfig>>>>;
+
 struct Target {
     pool: Arc<model::Pool>,
     address: Address,
     health: HealthCheck,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    tls: CurrentTls,
     state: Arc<EndpointState>,
 }
 
 struct Running {
     pool: Arc<model::Pool>,
+    tls: CurrentTls,
     state: Arc<EndpointState>,
     task: JoinHandle<()>,
 }
@@ -56,16 +62,21 @@ impl Probes {
                         && running.pool.health == pool.spec.health
                         && running.pool.tls == pool.spec.tls
                 });
+                if let Some(running) = &same {
+                    running.tls.replace(pool.tls.clone());
+                }
                 let running = same.unwrap_or_else(|| {
+                    let tls = CurrentTls::new(RefCell::new(pool.tls.clone()));
                     let target = Target {
                         pool: pool.spec.clone(),
                         address: key.1.clone(),
                         health: health.clone(),
-                        tls: pool.tls.clone(),
+                        tls: tls.clone(),
                         state: endpoint.state.clone(),
                     };
                     Running {
                         pool: pool.spec.clone(),
+                        tls,
                         state: endpoint.state.clone(),
                         task: task::spawn_local(run(target)),
                     }
@@ -95,7 +106,8 @@ async fn run(target: Target) {
 async fn look(target: &Target, judge: &mut Judge) {
     let Target { pool, address, health, tls, state } = target;
     let began = clock::now();
-    let tls = pool.tls.as_ref().zip(tls.as_ref());
+    let config = tls.borrow().clone();
+    let tls = pool.tls.as_ref().zip(config.as_ref());
     let result = tokio::time::timeout(health.timeout, probe(&health.probe, address, tls)).await;
     let took = clock::now() - began;
     let (healthy, detail) = match result {
