@@ -5,7 +5,9 @@
 mod admission;
 mod drain;
 mod forwarding;
+mod http2;
 mod kit;
 mod operating;
 mod retries;
+mod streams;
 mod timeouts;

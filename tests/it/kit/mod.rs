@@ -2,12 +2,14 @@
 
 mod chaos;
 mod client;
+mod frames;
 mod origin;
 mod proxy;
 mod story;
 
 pub(crate) use chaos::{Chaos, Way};
 pub(crate) use client::{Client, answer_to, exchange};
+pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS};
 pub(crate) use origin::{Conversation, Heard, Origin, ok};
 pub(crate) use proxy::Proxy;
 pub(crate) use story::{eventually, gate};
