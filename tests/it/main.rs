@@ -4,10 +4,13 @@
 
 mod admission;
 mod drain;
+mod endpoints;
 mod forwarding;
 mod http2;
 mod kit;
+mod matrix;
 mod operating;
 mod retries;
 mod streams;
 mod timeouts;
+mod tls;

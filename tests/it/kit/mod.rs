@@ -2,17 +2,23 @@
 
 mod chaos;
 mod client;
+mod door;
 mod frames;
 mod origin;
+mod protocol;
 mod proxy;
 mod story;
+mod tls;
 
 pub(crate) use chaos::{Chaos, Way};
 pub(crate) use client::{Client, answer_to, exchange};
+pub(crate) use door::{tls_door, unix_door};
 pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS};
 pub(crate) use origin::{Conversation, Heard, Origin, ok};
+pub(crate) use protocol::{Content, Protocol, Talker};
 pub(crate) use proxy::Proxy;
 pub(crate) use story::{eventually, gate};
+pub(crate) use tls::{Ca, Pair, TlsClient, client_config};
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! A headgate in this process, from a config text.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use headgate::app::{self, ExitKind, Options, Running};
 
@@ -15,7 +15,13 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Starts with a config; `@LOG` in it stands for a file in the proxy's own folder.
     pub(crate) fn start(config: &str) -> Self {
+        Self::prepared(config, |_| {})
+    }
+
+    /// Likewise, once its folder (`@FOLDER` in the config) holds what the config names.
+    pub(crate) fn prepared(config: &str, prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        prepare(folder.path());
         let path = folder.path().join("headgate.toml");
         std::fs::write(&path, Self::fill(config, &folder)).unwrap();
         let running = app::start(Options { config: path.clone(), workers: Some(2) });
@@ -72,6 +78,11 @@ impl Proxy {
 
     pub(crate) fn address(&self) -> SocketAddr {
         self.running().listeners[0].1
+    }
+
+    /// The address of the listener of that name.
+    pub(crate) fn address_of(&self, listener: &str) -> SocketAddr {
+        self.running().listeners.iter().find(|(name, _)| &**name == listener).unwrap().1
     }
 
     /// Writes another config and loads it; tells the faults where it was refused.
