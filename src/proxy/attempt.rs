@@ -5,6 +5,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::Request;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::body::Incoming;
 
 use crate::base::clock;
@@ -81,25 +82,52 @@ pub(super) async fn attempt(
         Outcome::Failure { error, progress, unsent }
     };
     match exchanged {
-        Ok(Ok((response, connection))) => Outcome::Response {
-            response,
-            connection,
-            connect,
-            first_byte: clock::now().saturating_duration_since(began),
-        },
+        Ok(Ok((mut response, connection))) if is_framed_once(&response) => {
+            make_ours(&mut response);
+            Outcome::Response {
+                response,
+                connection,
+                connect,
+                first_byte: clock::now().saturating_duration_since(began),
+            }
+        }
+        Ok(Ok(_)) => fail(Reason::BadResponse, None, Progress::Answered, None),
         Ok(Err(failure)) => {
-            let progress = match failure.unsent.is_some() || failure.undelivered {
-                true => Progress::NothingSent,
-                false => Progress::Sent,
-            };
-            let reason = match &failure.error {
-                Some(error) if error.is_parse_too_large() => Reason::ResponseHeadersTooLarge,
-                Some(error) if error.is_parse() => Reason::BadResponse,
-                _ => Reason::EndpointClosed,
+            let (reason, progress) = match &failure.error {
+                Some(error) if error.is_parse_too_large() => (Reason::ResponseHeadersTooLarge, Progress::Answered),
+                Some(error) if error.is_parse() => (Reason::BadResponse, Progress::Answered),
+                _ if failure.unsent.is_some() || failure.undelivered => (Reason::EndpointClosed, Progress::NothingSent),
+                _ => (Reason::EndpointClosed, Progress::Sent),
             };
             fail(reason, failure.error, progress, failure.unsent)
         }
         Err(reason) => fail(reason, None, Progress::Sent, None),
+    }
+}
+
+/// Two claims of a body's length, or a coding that we do not take off, would let the client see another end of the
+/// body than we do (RFC 9112 §6.3).
+fn is_framed_once<B>(response: &http::Response<B>) -> bool {
+    let headers = response.headers();
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => {
+            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH)
+        }
+        (Some(_), Some(_)) => false,
+    }
+}
+
+/// What hyper would pass on as the endpoint wrote it.
+fn make_ours<B>(response: &mut http::Response<B>) {
+    // A response has the version of who sends it (RFC 9110 §2.5).
+    *response.version_mut() = http::Version::HTTP_11;
+    // `010` is ten here; there are clients for whom it is eight.
+    let length = response.headers().get(CONTENT_LENGTH);
+    let odd = length.filter(|value| value.len() > 1 && value.as_bytes().starts_with(b"0"));
+    if let Some(length) = odd.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()) {
+        response.headers_mut().insert(CONTENT_LENGTH, length.into());
     }
 }
 

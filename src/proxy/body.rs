@@ -416,7 +416,8 @@ impl Body for ResponseBody {
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::clean_trailers(trailers);
                 }
-                if body.incoming.is_end_stream() {
+                // hyper asks for nothing behind trailers.
+                if frame.is_trailers() || body.incoming.is_end_stream() {
                     body.finish(context);
 
                     this.close();

@@ -82,8 +82,9 @@ fn a_request_whose_first_byte_comes_after_the_drain_began_is_answered() {
     let origin = Origin::named("app");
     let proxy = proxy(origin.address, "20s");
     let mut client = Client::connect(proxy.address());
-    let open =
-        || answer_to(proxy.metrics_address(), "GET", "/metrics").body.contains("headgate_connections{listener=\"http\"} 1");
+    let open = || {
+        answer_to(proxy.metrics_address(), "GET", "/metrics").body.contains("headgate_connections{listener=\"http\"} 1")
+    };
     eventually("the connection is accepted", open);
     proxy.drain();
     eventually("nobody is let in any more", || TcpStream::connect(proxy.address()).is_err());

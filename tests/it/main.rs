@@ -6,6 +6,7 @@ mod admission;
 mod drain;
 mod endpoints;
 mod forwarding;
+mod garbage;
 mod http2;
 mod kit;
 mod matrix;

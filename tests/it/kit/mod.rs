@@ -11,7 +11,7 @@ mod story;
 mod tls;
 
 pub(crate) use chaos::{Chaos, Way};
-pub(crate) use client::{Client, answer_to, exchange};
+pub(crate) use client::{Answer, Client, answer_to, exchange};
 pub(crate) use door::{tls_door, unix_door};
 pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS};
 pub(crate) use origin::{Conversation, Heard, Origin, ok};
