@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
@@ -68,7 +68,10 @@ impl Forward<'_> {
             },
         };
         let upgrade = match ledger.admitted.body {
-            BodyLength::None if ledger.admitted.fields.upgrade => upgrade::wanted(&parts.headers, &plan.route.upgrades),
+            // Upgrade means nothing in HTTP/1.0 (RFC 9110 §7.8).
+            BodyLength::None if ledger.admitted.fields.upgrade && parts.version == Version::HTTP_11 => {
+                upgrade::wanted(&parts.headers, &plan.route.upgrades)
+            }
             BodyLength::None | BodyLength::Known(_) | BodyLength::Unknown => None,
         };
         let body = match ledger.admitted.has_body() && !http_body::Body::is_end_stream(&incoming) {
