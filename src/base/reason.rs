@@ -79,6 +79,8 @@ reasons! {
     RequestBodyTimeout => "request_body_timeout", Client;
     /// The client did not take the response for longer than `timeouts.send`.
     SendTimeout => "send_timeout", Client;
+    /// A tunnel carried nothing for longer than `timeouts.tunnel`.
+    TunnelIdle => "tunnel_idle", Client;
     /// The client went away before the response was whole.
     ClientGone => "client_gone", Client;
     /// The request has been through this proxy too often (RFC 9110 §7.6.3).

@@ -33,6 +33,7 @@ const fn row(reason: Reason) -> (u16, &'static str, &'static str) {
             (408, "http_request_error", "The request took too long to arrive.")
         }
         Reason::HandshakeFailed => (400, "tls_protocol_error", "The TLS handshake failed."),
+        Reason::TunnelIdle => (408, "http_request_error", "The tunnel carried nothing for too long."),
         Reason::ClientGone => (499, "http_request_error", "The client went away."),
         Reason::LoopDetected => (508, "proxy_loop_detected", "The request goes round in a loop."),
         Reason::NoRoute => (404, "destination_not_found", "No route matches this request."),

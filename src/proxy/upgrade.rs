@@ -1,12 +1,15 @@
 //! Upgrades: allowed by name, never with a body, tunnelled only after the endpoint's 101.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONNECTION, UPGRADE};
 
-use crate::proxy::body::Lease;
+use crate::base::reason::Reason;
+use crate::proxy::body::{BodyMeter, Lease};
 use crate::proxy::ledger::Ledger;
 use crate::upstream::connection::EndpointStream;
 
@@ -20,8 +23,18 @@ pub struct Tunnel {
     pub idle: Duration,
     #[expect(dead_code, reason = "held for its drop, which frees the endpoint")]
     pub(super) lease: Lease,
-    #[expect(dead_code, reason = "held for its drop, which writes the record")]
     pub(super) ledger: Box<Ledger>,
+}
+
+impl Tunnel {
+    /// Writes the record: why it ended, where that was no good end, and what it carried.
+    pub fn close(mut self, reason: Option<Reason>, from_client: u64, from_endpoint: u64) {
+        self.ledger.body = Some(Rc::new(BodyMeter { bytes: Cell::new(from_client), ..BodyMeter::default() }));
+        self.ledger.bytes_out = from_endpoint;
+        if let Some(reason) = reason {
+            self.ledger.fail(reason);
+        }
+    }
 }
 
 /// The protocol that a request asks to upgrade to, where the route allows it.

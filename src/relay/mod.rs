@@ -17,22 +17,41 @@ pub enum TunnelEnd {
     Closed,
     /// Neither side sent anything for the idle limit.
     Idle,
-    /// A side was lost.
-    Lost,
+    /// The client was lost.
+    ClientLost,
+    /// The endpoint was lost.
+    EndpointLost,
+}
+
+/// What a tunnel has carried; to be read also where the tunnel is given up in the middle.
+#[derive(Debug, Default)]
+pub struct Carried {
+    /// Bytes that came from the client.
+    pub from_client: Cell<u64>,
+    /// Bytes that came from the endpoint.
+    pub from_endpoint: Cell<u64>,
 }
 
 /// What each direction of a tunnel buffers.
 const BUFFER: usize = 16 * 1024;
 
 /// Carries bytes until both sides have closed, one is lost, or nothing moves for `idle`.
-pub async fn relay<A, B>(client: A, endpoint: B, idle: Duration) -> TunnelEnd
+pub async fn relay<A, B>(client: A, endpoint: B, idle: Duration, carried: &Carried) -> TunnelEnd
 where
     A: AsyncRead + AsyncWrite + Unpin,
     B: AsyncRead + AsyncWrite + Unpin,
 {
     let moved = Cell::new(clock::now());
-    let mut client = Noted { stream: client, moved: &moved };
-    let mut endpoint = Noted { stream: endpoint, moved: &moved };
+    let lost = Cell::new(TunnelEnd::EndpointLost);
+    let mut client =
+        Noted { stream: client, moved: &moved, read: &carried.from_client, lost: &lost, end: TunnelEnd::ClientLost };
+    let mut endpoint = Noted {
+        stream: endpoint,
+        moved: &moved,
+        read: &carried.from_endpoint,
+        lost: &lost,
+        end: TunnelEnd::EndpointLost,
+    };
     let copy = tokio::io::copy_bidirectional_with_sizes(&mut client, &mut endpoint, BUFFER, BUFFER);
     tokio::pin!(copy);
     loop {
@@ -42,31 +61,47 @@ where
         }
         match tokio::time::timeout(rest, &mut copy).await {
             Ok(Ok(_)) => return TunnelEnd::Closed,
-            Ok(Err(_)) => return TunnelEnd::Lost,
+            Ok(Err(_)) => return lost.get(),
             Err(_) => {}
         }
     }
 }
 
-/// A stream that notes when bytes last came from it.
+/// A stream that notes when bytes last moved, how many came from it, and whether it was the one that failed.
 struct Noted<'a, S> {
     stream: S,
     moved: &'a Cell<Instant>,
+    read: &'a Cell<u64>,
+    lost: &'a Cell<TunnelEnd>,
+    end: TunnelEnd,
+}
+
+impl<S> Noted<'_, S> {
+    fn note<T>(&self, done: &Poll<io::Result<T>>) {
+        match done {
+            Poll::Ready(Ok(_)) => self.moved.set(clock::now()),
+            Poll::Ready(Err(_)) => self.lost.set(self.end),
+            Poll::Pending => {}
+        }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Noted<'_, S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_ready() {
-            self.moved.set(clock::now());
-        }
+        self.note(&read);
+        self.read.set(self.read.get() + (buf.filled().len() - before) as u64);
         read
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Noted<'_, S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        // One side that takes what it gets bit by bit is not idle, though nothing is read meanwhile.
+        let written = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.note(&written);
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -100,14 +135,16 @@ mod tests {
             client.read_to_string(&mut answer).await.unwrap();
             answer
         };
-        let (end, (), answer) = tokio::join!(relay(near, far, Duration::from_secs(5)), endpoint, client);
+        let carried = Carried::default();
+        let (end, (), answer) = tokio::join!(relay(near, far, Duration::from_secs(5), &carried), endpoint, client);
         assert_eq!((end, answer.as_str()), (TunnelEnd::Closed, "HELLO"));
+        assert_eq!((carried.from_client.get(), carried.from_endpoint.get()), (5, 5));
     }
 
     #[tokio::test]
     async fn a_silent_tunnel_ends() {
         let (_client, near) = duplex(64);
         let (far, _endpoint) = duplex(64);
-        assert_eq!(relay(near, far, Duration::from_millis(20)).await, TunnelEnd::Idle);
+        assert_eq!(relay(near, far, Duration::from_millis(20), &Carried::default()).await, TunnelEnd::Idle);
     }
 }

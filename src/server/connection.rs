@@ -25,7 +25,7 @@ use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
 use crate::config::model::Name;
 use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
-use crate::relay;
+use crate::relay::{self, Carried, TunnelEnd};
 use crate::server::phase::{Phase, Phases};
 use crate::server::stream::{ClientStream, Transport};
 use crate::server::streams::Streams;
@@ -206,16 +206,25 @@ impl Accepted {
             let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
             return;
         };
+        let carried = Carried::default();
         let carry = async {
-            if !tunnel.early.is_empty() && stream.write_all(&tunnel.early).await.is_err() {
-                return;
+            carried.from_endpoint.set(tunnel.early.len() as u64);
+            match tokio::time::timeout(tunnel.idle, stream.write_all(&tunnel.early)).await {
+                Ok(Ok(())) => relay::relay(&mut stream, &mut tunnel.endpoint, tunnel.idle, &carried).await,
+                Ok(Err(_)) => TunnelEnd::ClientLost,
+                Err(_) => TunnelEnd::Idle,
             }
-            relay::relay(&mut stream, &mut tunnel.endpoint, tunnel.idle).await;
         };
-        tokio::select! {
-            () = carry => {}
-            () = self.phases.reached(Phase::Stop) => info.closed_for.set(Some(Reason::Draining)),
-        }
+        let reason = tokio::select! {
+            end = carry => match end {
+                TunnelEnd::Closed => None,
+                TunnelEnd::Idle => Some(Reason::TunnelIdle),
+                TunnelEnd::ClientLost => Some(Reason::ClientGone),
+                TunnelEnd::EndpointLost => Some(Reason::ResponseIncomplete),
+            },
+            () = self.phases.reached(Phase::Stop) => Some(Reason::Draining),
+        };
+        tunnel.close(reason, carried.from_client.get(), carried.from_endpoint.get());
     }
 
     async fn http2(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {

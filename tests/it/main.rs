@@ -15,3 +15,4 @@ mod retries;
 mod streams;
 mod timeouts;
 mod tls;
+mod tunnels;

@@ -74,6 +74,12 @@ impl Conversation {
         bytes
     }
 
+    /// Likewise; none where the other side has ended its direction.
+    pub(crate) fn read_if_any(&mut self, count: usize) -> Option<Vec<u8>> {
+        let mut bytes = vec![0; count];
+        self.reader.read_exact(&mut bytes).ok().map(|()| bytes)
+    }
+
     /// Reads until the other side ends its direction, and tells how much came.
     pub(crate) fn drain(&mut self) -> u64 {
         std::io::copy(&mut self.reader, &mut std::io::sink()).unwrap_or_default()
