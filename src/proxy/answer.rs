@@ -70,6 +70,7 @@ pub(super) fn refusal(reason: Reason, mut ledger: Box<Ledger>) -> Response<Respo
     let (status, error, text) = row(reason);
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     ledger.fail(reason);
+    ledger.connection.lingers.set(true);
     ledger.status = status.as_u16();
     let body = format!(
         "{} {}\n{text}\nreason: {reason}\nrequest: {}\n",

@@ -41,6 +41,8 @@ pub struct ConnectionInfo {
     pub on_change: Cell<bool>,
     /// Why the connection was closed under its requests, where it was not the client who did it.
     pub closed_for: Cell<Option<Reason>>,
+    /// The last request was refused, so the client may still be sending when the connection is closed.
+    pub lingers: Cell<bool>,
     /// A tunnel that an upgrade has set up; the driver takes it when hyper lets go of the connection.
     pub tunnel: RefCell<Option<Tunnel>>,
 }
@@ -63,6 +65,7 @@ impl ConnectionInfo {
     pub(super) fn begin_request(self: &Rc<Self>) -> RequestGuard {
         self.running.set(self.running.get() + 1);
         self.on_change.set(true);
+        self.lingers.set(false);
         RequestGuard(self.clone())
     }
 

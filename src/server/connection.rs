@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response};
@@ -34,6 +35,9 @@ use crate::snapshot::Listener;
 
 /// What every HTTP/2 client begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// How long a connection's end may take.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Which HTTP a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +129,7 @@ impl Accepted {
             running: Cell::new(0),
             on_change: Cell::new(false),
             closed_for: Cell::new(None),
+            lingers: Cell::new(false),
             tunnel: std::cell::RefCell::new(None),
         });
         match protocol {
@@ -203,7 +208,7 @@ impl Accepted {
         let mut stream = parts.io.into_inner().with_ahead(parts.read_buf);
         let tunnel = info.tunnel.borrow_mut().take();
         let Some(mut tunnel) = tunnel else {
-            let _ = tokio::time::timeout(std::time::Duration::from_secs(1), stream.shutdown()).await;
+            let _ = tokio::time::timeout(LINGER, close(&mut stream, info.lingers.get())).await;
             return;
         };
         let carried = Carried::default();
@@ -349,6 +354,15 @@ impl Service<Request<Incoming>> for Requests {
             })
         })
     }
+}
+
+/// Ends our direction, then throws away what the client still sends: a close with unread bytes is a reset, which takes
+/// back an answer that the client has not read yet.
+async fn close(stream: &mut ClientStream, lingers: bool) -> std::io::Result<()> {
+    stream.shutdown().await?;
+    let mut thrown_away = vec![0; if lingers { 16 * 1024 } else { 0 }];
+    while lingers && stream.read(&mut thrown_away).await? > 0 {}
+    Ok(())
 }
 
 /// How a driven connection ended.
