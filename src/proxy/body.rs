@@ -201,9 +201,9 @@ impl Body for RequestBody {
 pub(super) struct Lease(Arc<EndpointState>);
 
 impl Lease {
-    pub(super) fn take(state: &Arc<EndpointState>) -> Self {
-        state.begin_request();
-        Self(state.clone())
+    /// None where the endpoint has so many already.
+    pub(super) fn take(state: &Arc<EndpointState>, max_requests: Option<u32>) -> Option<Self> {
+        state.begin_request(max_requests).then(|| Self(state.clone()))
     }
 }
 

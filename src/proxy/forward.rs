@@ -26,6 +26,7 @@ use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
 use crate::upstream::balance::{self, NoPick, PickRequest};
 use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::Reuse;
+use crate::upstream::endpoint::Standing;
 use crate::upstream::pool::Endpoint;
 use crate::upstream::retry::{BodyState, Progress, may_retry};
 
@@ -173,14 +174,13 @@ impl Forward<'_> {
         let mut last = None;
         for number in 0..self.plan.max_attempts.max(1) {
             let Some(request) = next.take() else { break };
-            let (pool_index, index) = match self.pick(&mut tried, &mut used, ledger) {
+            let (pool_index, index, lease) = match self.pick(&mut tried, &mut used, ledger) {
                 Ok(picked) => picked,
                 Err(reason) => return Err(last.unwrap_or(reason)),
             };
             let pool = self.snapshot.pool(pool_index);
             let Some(endpoint) = pool.endpoint(index) else { return Err(Reason::Internal) };
             (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), number);
-            let lease = Lease::take(&endpoint.state);
             // What was not sent comes back by itself; only what may be sent twice is worth a copy.
             let spare = if idempotent { copy_of(&request) } else { None };
             let reuse = if spare.is_some() { Reuse::Trust } else { Reuse::Peek };
@@ -239,38 +239,68 @@ impl Forward<'_> {
         }
     }
 
+    /// Picks an endpoint and takes the right to use it.
     fn pick(
         &self,
         tried: &mut SmallVec<[EndpointIndex; 4]>,
         used: &mut PoolIndex,
         ledger: &Ledger,
-    ) -> Result<(PoolIndex, EndpointIndex), Reason> {
+    ) -> Result<(PoolIndex, EndpointIndex, Lease), Reason> {
         loop {
-            let pool = self.snapshot.pool(*used);
-            let overflowing = *used != self.plan.pool;
-            let full = pool.spec.max_requests.map(std::num::NonZeroU32::get);
-            // Reads that overflow leave at least half of the write side to the writes.
-            let max_requests = if overflowing { full.map(|full| full / 2) } else { full };
-            let request = PickRequest {
-                balance: &pool.spec.balance,
-                tried,
-                max_requests,
-                key: balance::client_key(ledger.client.ip),
-                now: if tried.is_empty() { ledger.started } else { clock::now() },
-                seed: self.worker.seed(&pool.spec.balance),
-            };
-            match balance::pick(pool, &request) {
-                Ok(index) => return Ok((*used, index)),
-                Err(NoPick::AllDown | NoPick::AllTried) if !overflowing && self.plan.overflow.is_some() => {
-                    *used = self.plan.overflow.unwrap_or(*used);
+            let overflow = self.plan.overflow.filter(|_| *used == self.plan.pool);
+            match (self.pick_from(*used, tried, ledger), overflow) {
+                // The other side comes before the last resort of this one.
+                (Ok(index), Some(other)) if self.is_suspect(*used, index) && self.is_sure(other, ledger) => {
+                    *used = other;
+                    tried.clear();
+                }
+                (Ok(index), _) => {
+                    let endpoint = self.snapshot.pool(*used).endpoint(index).ok_or(Reason::Internal)?;
+                    // Where another worker was quicker, the next look sees it.
+                    if let Some(lease) = Lease::take(&endpoint.state, self.max_requests(*used)) {
+                        return Ok((*used, index, lease));
+                    }
+                }
+                (Err(NoPick::AllDown | NoPick::AllTried), Some(other)) => {
+                    *used = other;
                     tried.clear();
                 }
                 // Once more round those that have been tried: there is no other left.
-                Err(NoPick::AllTried) if !tried.is_empty() => tried.clear(),
-                Err(NoPick::Full) => return Err(Reason::PoolFull),
-                Err(NoPick::AllDown | NoPick::AllTried) => return Err(Reason::AllDown),
+                (Err(NoPick::AllTried), None) if !tried.is_empty() => tried.clear(),
+                (Err(NoPick::Full), _) => return Err(Reason::PoolFull),
+                (Err(NoPick::AllDown | NoPick::AllTried), None) => return Err(Reason::AllDown),
             }
         }
+    }
+
+    fn pick_from(&self, pool: PoolIndex, tried: &[EndpointIndex], ledger: &Ledger) -> Result<EndpointIndex, NoPick> {
+        let max_requests = self.max_requests(pool);
+        let pool = self.snapshot.pool(pool);
+        let request = PickRequest {
+            balance: &pool.spec.balance,
+            tried,
+            max_requests,
+            key: balance::client_key(ledger.client.ip),
+            now: if tried.is_empty() { ledger.started } else { clock::now() },
+            seed: self.worker.seed(&pool.spec.balance),
+        };
+        balance::pick(pool, &request)
+    }
+
+    /// Reads that overflow leave at least half of the write side to the writes.
+    fn max_requests(&self, pool: PoolIndex) -> Option<u32> {
+        let full = self.snapshot.pool(pool).spec.max_requests.map(std::num::NonZeroU32::get);
+        if pool == self.plan.pool { full } else { full.map(|full| full / 2) }
+    }
+
+    fn is_suspect(&self, pool: PoolIndex, index: EndpointIndex) -> bool {
+        let endpoint = self.snapshot.pool(pool).endpoint(index);
+        endpoint.is_some_and(|endpoint| endpoint.state.standing(clock::now()) == Standing::Suspect)
+    }
+
+    /// Has this pool an endpoint that is free and no last resort?
+    fn is_sure(&self, pool: PoolIndex, ledger: &Ledger) -> bool {
+        self.pick_from(pool, &[], ledger).is_ok_and(|index| !self.is_suspect(pool, index))
     }
 
     /// After the endpoint's 101: gives the client its 101 and leaves the tunnel to the connection's driver.

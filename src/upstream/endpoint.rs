@@ -206,9 +206,22 @@ impl EndpointState {
         self.evidence.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
-    pub(crate) fn begin_request(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request in, unless there are `most` already: a cap over all workers is checked where it is taken.
+    pub(crate) fn begin_request(&self, most: Option<u32>) -> bool {
+        let begun = match most {
+            None => {
+                self.in_flight.fetch_add(1, Ordering::Relaxed);
+                true
+            }
+            Some(most) => {
+                let more = |now: u32| (now < most).then(|| now + 1);
+                self.in_flight.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+            }
+        };
+        if begun {
+            self.requests.fetch_add(1, Ordering::Relaxed);
+        }
+        begun
     }
 
     pub(crate) fn end_request(&self) {
@@ -237,6 +250,18 @@ mod tests {
         state.suspect(later, "refused");
         assert_eq!(state.standing(later + Duration::from_millis(1_001)), Standing::Usable);
         assert_eq!(state.evidence().len(), 3);
+    }
+
+    #[test]
+    fn a_cap_holds_while_many_take_at_once() {
+        let state = EndpointState::new(false);
+        let taken = std::thread::scope(|scope| {
+            let taking: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..1000).filter(|_| state.begin_request(Some(100))).count())).collect();
+            taking.into_iter().map(|taking| taking.join().unwrap()).sum::<usize>()
+        });
+        assert_eq!((taken, state.in_flight()), (100, 100));
+        assert!(state.begin_request(None));
     }
 
     #[test]
