@@ -12,6 +12,7 @@ mod kit;
 mod matrix;
 mod messages;
 mod operating;
+mod pools;
 mod retries;
 mod streams;
 mod timeouts;
