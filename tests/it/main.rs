@@ -10,6 +10,7 @@ mod garbage;
 mod http2;
 mod kit;
 mod matrix;
+mod memory;
 mod messages;
 mod operating;
 mod pools;
