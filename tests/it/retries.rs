@@ -213,6 +213,34 @@ fn an_endpoint_that_dies_under_load_costs_no_get() {
     }
 }
 
+/// Whoever leaves in the middle of a response takes neither a place at the endpoint nor its connection with him.
+#[test]
+fn a_client_that_leaves_frees_the_endpoint() {
+    let origin = Origin::talking(|conversation, _| {
+        conversation.request();
+        conversation.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
+        while conversation.send([b'x'; 1 << 16]) {}
+    });
+    let pool = "max_requests = 1";
+    let proxy = Proxy::tuned(&[origin.address], "", pool, "");
+    for orderly in [true, false] {
+        let mut client = Client::connect(proxy.address());
+        client.send(request("GET", ""));
+        assert_eq!(client.receive_head().unwrap().status, 200);
+        client.read_exactly(100_000);
+        assert_eq!(answer_to(proxy.address(), "GET", "/").reason(), Some("pool_full"));
+        if orderly {
+            drop(client)
+        } else {
+            client.reset()
+        }
+        crate::kit::until("the endpoint's connection is closed", || origin.open() == 0);
+    }
+    let log = proxy.logged();
+    let left: Vec<_> = log.iter().filter(|line| line["status"] == 200).map(|line| &line["reason"]).collect();
+    assert_eq!(left, ["client_gone"; 2], "{log:?}");
+}
+
 #[test]
 fn a_response_that_breaks_off_is_cut_for_the_client_and_never_stored() {
     let heads = ["content-length: 100000\r\n", "transfer-encoding: chunked\r\n", "connection: close\r\n"];

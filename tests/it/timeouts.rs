@@ -206,6 +206,7 @@ fn response_body_idle() {
     let (answer, took) = timed(|| crate::kit::exchange(proxy.address(), "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
     assert!(answer.is_none(), "{answer:?}");
     assert_in_time("response body", took);
+    crate::kit::until("the endpoint's connection is closed", || origin.open() == 0);
     let log = proxy.logged();
     assert_eq!((&log[0]["status"], reasons(&log)), (&200.into(), vec!["response_body_timeout"]));
 }

@@ -96,7 +96,7 @@ pub enum HealthProbe {
 pub struct PoolTimeouts {
     /// Opening a connection, TLS included.
     pub connect: Duration,
-    /// From the request's end to the response's head, per attempt.
+    /// From the request's end, or the last piece of it that the endpoint took, to the response's head; per attempt.
     pub response: Duration,
     /// Between two pieces of a response body.
     pub body: Duration,
