@@ -9,16 +9,26 @@ use crate::kit::{Chaos, Client, Origin, Proxy, Way, answer_to, closed, exchange,
 
 const TCP_CHECK: &str = "health.tcp = { interval = \"30ms\", timeout = \"2s\" }";
 
-/// What the metrics say of an endpoint.
+const ADMIN: &str = "[admin]\naddress = \"127.0.0.1:0\"\n";
+
+fn has_verdict(proxy: &Proxy, endpoint: SocketAddr, verdict: &str) -> bool {
+    let status = proxy.status();
+    let mut endpoints =
+        status["pools"].as_array().unwrap().iter().flat_map(|pool| pool["endpoints"].as_array().unwrap());
+    let found = endpoints.find(|entry| entry["address"] == *endpoint.to_string()).expect("the endpoint is in a pool");
+    found["verdict"] == verdict
+}
+
 fn is_up(proxy: &Proxy, endpoint: SocketAddr) -> bool {
-    let metrics = proxy.metrics();
-    let word = format!("endpoint=\"{endpoint}\"}} ");
-    let mut lines = metrics.lines().filter(|line| line.starts_with("headgate_endpoint_up{"));
-    lines.any(|line| line.contains(&word) && line.ends_with(" 1"))
+    has_verdict(proxy, endpoint, "up")
+}
+
+fn is_down(proxy: &Proxy, endpoint: SocketAddr) -> bool {
+    has_verdict(proxy, endpoint, "down")
 }
 
 fn watched(config: &str) -> Proxy {
-    Proxy::start(&format!("[metrics]\naddress = \"127.0.0.1:0\"\n{config}"))
+    Proxy::start(&format!("{ADMIN}{config}"))
 }
 
 /// Holds every request but health checks until opened.
@@ -76,7 +86,7 @@ fn http_checks_turn_the_verdict_after_fall_and_rise() {
     let check = "health.http = { path = \"/readyz\", interval = \"30ms\", timeout = \"2s\", fall = 3, rise = 2 }";
     let proxy = watched(&Proxy::text(&[sick.address, good.address], "", check, ""));
     until("both are up", || is_up(&proxy, sick.address) && is_up(&proxy, good.address));
-    until("it is down", || !is_up(&proxy, sick.address));
+    until("it is down", || is_down(&proxy, sick.address));
     assert!(probes.load(Ordering::SeqCst) >= PROBES.len() - 1, "down after {} probes", probes.load(Ordering::SeqCst));
     for _ in 0..20 {
         assert_eq!(answer_to(proxy.address(), "POST", "/").body, "good");
@@ -95,7 +105,7 @@ fn tcp_checks_follow_an_endpoint_down_and_up() {
     let proxy = watched(&Proxy::text(&[relay.address, two.address], "", TCP_CHECK, ""));
     until("both are up", || is_up(&proxy, relay.address) && is_up(&proxy, two.address));
     relay.refuse();
-    until("it is down", || !is_up(&proxy, relay.address));
+    until("it is down", || is_down(&proxy, relay.address));
     let before = one.heard().len();
     for _ in 0..20 {
         assert_eq!(answer_to(proxy.address(), "POST", "/").body, "two");
@@ -111,10 +121,7 @@ fn a_new_endpoint_waits_until_it_is_known() {
     let (known, new) = (Origin::named("known"), Origin::named("new"));
     let hangs = Chaos::with(new.address, |_| (Way::Swallow(0), Way::Pass));
     let check = "health.http = { path = \"/readyz\", interval = \"30ms\", timeout = \"9s\" }";
-    let config = |endpoints: &[SocketAddr]| {
-        let text = Proxy::text(endpoints, "", check, "");
-        format!("[metrics]\naddress = \"127.0.0.1:0\"\n{text}")
-    };
+    let config = |endpoints: &[SocketAddr]| format!("{ADMIN}{}", Proxy::text(endpoints, "", check, ""));
     let proxy = Proxy::start(&config(&[known.address]));
     until("the first is up", || is_up(&proxy, known.address));
     proxy.reload(&config(&[hangs.address, known.address])).unwrap();
@@ -164,7 +171,7 @@ fn a_backup_takes_over_and_gives_back() {
     for _ in 0..20 {
         assert_eq!(served_by(), "backup", "at once, without a verdict");
     }
-    until("the verdict", || !is_up(&proxy, relay.address));
+    until("the verdict", || is_down(&proxy, relay.address));
     relay.listen_again();
     until("the primary is back", || served_by() == "primary");
     for _ in 0..20 {
@@ -232,8 +239,7 @@ fn split(reads: &[SocketAddr], write: SocketAddr, pools: &str, route: &str) -> P
     let reads: Vec<_> = reads.iter().map(|address| format!("\"{address}\"")).collect();
     Proxy::start(&format!(
         r#"
-        [metrics]
-        address = "127.0.0.1:0"
+        {ADMIN}
         [listeners.http]
         address = "127.0.0.1:0"
         [pools.reads]
@@ -261,7 +267,7 @@ fn reads_that_overflow_take_at_most_half_of_the_write_side() {
         let proxy = split(&reads, gate.origin.address, &format!("max_requests = 4\n{check}"), "");
         if !check.is_empty() {
             until("the write side is up", || is_up(&proxy, gate.origin.address));
-            until("the read side is down", || reads.iter().all(|read| !is_up(&proxy, *read)));
+            until("the read side is down", || reads.iter().all(|read| is_down(&proxy, *read)));
         }
         gate.open();
         until("reads overflow", || answer_to(proxy.address(), "GET", "/").status == 200);

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use headgate::app::{self, ExitKind, Options, Running};
+use headgate::base::address::Address;
 
 /// Runs until dropped.
 pub(crate) struct Proxy {
@@ -98,6 +99,14 @@ impl Proxy {
         let mut client = crate::kit::Client::connect(address);
         client.send("GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         String::from_utf8(client.rest()).unwrap()
+    }
+
+    /// What the admin API tells; the config must have it on TCP.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        let Some(Address::Tcp(address)) = self.running().admin else { panic!("no [admin] on TCP") };
+        let mut client = crate::kit::Client::connect(address);
+        client.send("GET /v1/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        serde_json::from_str(&client.receive().expect("the status").body).unwrap()
     }
 
     /// What its access log says so far.
