@@ -181,9 +181,9 @@ impl Forward<'_> {
             let pool = self.snapshot.pool(pool_index);
             let Some(endpoint) = pool.endpoint(index) else { return Err(Reason::Internal) };
             (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), number);
-            // What was not sent comes back by itself; only what may be sent twice is worth a copy.
-            let spare = if idempotent { copy_of(&request) } else { None };
-            let reuse = if spare.is_some() { Reuse::Trust } else { Reuse::Peek };
+            // What was not sent comes back by itself. What was sent and never came there does not, whatever its method.
+            let spare = copy_of(&request);
+            let reuse = if idempotent && spare.is_some() { Reuse::Trust } else { Reuse::Peek };
             let name = &*pool.spec.name;
             match attempt(self.worker, pool, endpoint, request, reuse, ledger.body.as_deref(), end).await {
                 Outcome::Response { response, connection, connect, first_byte } => {
