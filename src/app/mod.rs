@@ -108,7 +108,8 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     }
     for (name, address, made) in sockets {
         for (worker, socket) in senders.iter().zip(made) {
-            drop(worker.send(WorkerCommand::Listen { listener: name.clone(), address, socket }));
+            let (listener, snapshot) = (name.clone(), plane.snapshot.load_full());
+            drop(worker.send(WorkerCommand::Listen { listener, address, socket, snapshot }));
         }
     }
     let started = Receipt {
@@ -135,6 +136,11 @@ impl Running {
     /// [`Gone`] where the process is on its way out.
     pub fn reload(&self) -> Result<Receipt, Gone> {
         self.handle.reload_blocking(Cause::Admin)
+    }
+
+    /// What loads of the config came to, newest first.
+    pub fn receipts(&self) -> Vec<Receipt> {
+        self.handle.receipts.all()
     }
 
     /// Begins the end.

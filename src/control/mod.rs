@@ -3,6 +3,7 @@
 //! It changes the world in two ways only: it publishes a new snapshot, or it sets an endpoint's verdict. Sockets are
 //! bound by whom the app names, since this room knows nothing of the server beside it.
 
+mod asked;
 mod drain;
 pub mod explain;
 pub mod gauges;
@@ -25,6 +26,7 @@ use tokio::task::LocalSet;
 use crate::base::task;
 use crate::config::load::SourceFile;
 use crate::config::model::Name;
+use crate::control::asked::Reloads;
 use crate::control::receipts::{Cause, Receipt, Receipts};
 use crate::control::reload::Reloader;
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
@@ -149,44 +151,37 @@ pub fn start(setup: Setup, services: Services) -> io::Result<(Handle, JoinHandle
 async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver<Command>) -> End {
     let plane = setup.plane.clone();
     let workers = setup.workers.clone();
-    let mut reloader = Reloader::new(setup, handle.commands.clone());
+    let reloader = Reloader::new(setup, handle.commands.clone());
+    let mut reloads = Reloads::new(reloader, handle.receipts.clone());
     let mut is_draining = false;
-    let mut end = End::CutOff;
-    while let Some(command) = commands.recv().await {
+    let end = loop {
+        let command = tokio::select! {
+            command = commands.recv() => command,
+            () = reloads.due() => {
+                reloads.retry();
+                continue;
+            }
+        };
         match command {
-            Command::FilesChanged if !is_draining => {
-                if reloader.files_differ() {
-                    let receipt = reloader.reload(Cause::File).await;
-                    handle.receipts.push(receipt);
-                }
-            }
-            Command::FilesChanged => {}
-            Command::Reload { cause, reply } => {
-                let receipt = if is_draining {
-                    reloader.refuse(cause, vec!["headgate is draining: it takes no new config".to_owned()])
-                } else {
-                    reloader.reload(cause).await
-                };
-                handle.receipts.push(receipt.clone());
-                drop(reply.send(receipt));
-            }
-            Command::Drain if is_draining => {}
-            Command::Drain => {
+            Some(Command::FilesChanged) if is_draining => {}
+            Some(Command::FilesChanged) => reloads.look(),
+            Some(Command::Reload { cause, reply }) if is_draining => reloads.refuse(Some((cause, reply))),
+            Some(Command::Reload { cause, reply }) => reloads.ask(cause, reply),
+            Some(Command::Drain) if is_draining => {}
+            Some(Command::Drain) => {
                 is_draining = true;
-                let sockets: Vec<(Name, SocketAddr)> = reloader.sockets().collect();
+                reloads.refuse(None);
+                let sockets: Vec<(Name, SocketAddr)> = reloads.reloader.sockets().collect();
                 let (plane, workers, commands) = (plane.clone(), workers.clone(), handle.commands.clone());
                 task::spawn_local(async move {
                     let end = drain::drain(&plane, &workers, &sockets).await;
                     drop(commands.send(Command::Drained(end)));
                 });
             }
-            Command::Drained(how) => {
-                end = how;
-                break;
-            }
-            Command::Stop => break,
+            Some(Command::Drained(end)) => break end,
+            Some(Command::Stop) | None => break End::CutOff,
         }
-    }
+    };
     for worker in &workers {
         drop(worker.send(WorkerCommand::Stop));
     }

@@ -5,11 +5,11 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
 
 use crate::base::clock;
+use crate::config::diagnostic::Severity;
 use crate::config::diff::diff;
 use crate::config::load::{self, Loaded, SourceFile};
 use crate::config::model::{Config, Name};
@@ -20,12 +20,15 @@ use crate::control::{Command, Setup};
 use crate::snapshot::plane::WorkerCommand;
 use crate::snapshot::{BuildError, Snapshot};
 
-/// A certificate and its key are two files, and somebody may be between the two.
-const TLS_RETRIES: u32 = 3;
-const TLS_RETRY_AFTER: Duration = Duration::from_millis(500);
-
 type SocketKey = (Name, SocketAddr);
-type NewSockets = Vec<(SocketKey, Vec<TcpListener>)>;
+
+/// What becomes of the sockets when a config is applied.
+#[derive(Default)]
+struct NewSockets {
+    renamed: Vec<(SocketKey, Name)>,
+    bound: Vec<(SocketKey, Vec<TcpListener>)>,
+    gone: Vec<SocketKey>,
+}
 
 /// Owns what a reload changes beside the snapshot: sockets, probes, the watch.
 pub(super) struct Reloader {
@@ -33,8 +36,16 @@ pub(super) struct Reloader {
     sockets: BTreeSet<SocketKey>,
     probes: Probes,
     watch: Watch,
-    /// Of the files of the last load, applied or refused: a refusal is told once.
-    fingerprint: u64,
+    /// The files of the last load, applied or refused, as they were read: a refusal is told once.
+    known: Vec<SourceFile>,
+}
+
+/// What one try at a reload came to.
+pub(super) enum Attempt {
+    /// Applied or refused.
+    Done(Receipt),
+    /// The files may be between two states: a certificate without its key yet, a config that was moved away.
+    Unsettled(Vec<String>),
 }
 
 impl Reloader {
@@ -44,8 +55,7 @@ impl Reloader {
         probes.follow(&snapshot);
         let mut watch = Watch::start(commands);
         watch.follow(&setup.path, &setup.files);
-        let fingerprint = load::fingerprint(&setup.files);
-        Self { sockets: wanted(&snapshot.config), probes, watch, fingerprint, setup }
+        Self { sockets: wanted(&snapshot.config), probes, watch, known: setup.files.clone(), setup }
     }
 
     /// The sockets that are open.
@@ -54,50 +64,48 @@ impl Reloader {
     }
 
     /// Whether any file has other bytes than at the last load.
-    pub(super) fn files_differ(&self) -> bool {
-        let files = match load::load(&self.setup.path) {
-            Ok(loaded) => loaded.files,
-            Err(faults) => faults.files,
-        };
-        load::fingerprint(&files) != self.fingerprint
+    pub(super) fn files_differ(&mut self) -> bool {
+        // What was moved or swapped may stand elsewhere now, with the same content.
+        self.watch.follow(&self.setup.path, &self.known);
+        !load::unchanged(&self.known)
     }
 
     /// Loads the config and publishes it, or tells why not.
-    pub(super) async fn reload(&mut self, cause: Cause) -> Receipt {
-        let mut tries = 0;
-        let (loaded, snapshot) = loop {
-            let loaded = match load::load(&self.setup.path) {
-                Ok(loaded) => loaded,
-                Err(faults) => {
-                    self.remember(&faults.files);
-                    let faults = faults.diagnostics.iter().map(ToString::to_string).collect();
-                    return self.refuse(cause, faults);
-                }
-            };
-            match self.build(&loaded) {
-                Ok(snapshot) => break (loaded, snapshot),
-                Err(_) if tries < TLS_RETRIES => {
-                    tries += 1;
-                    tokio::time::sleep(TLS_RETRY_AFTER).await;
-                }
-                Err(error) => {
-                    self.remember(&loaded.files);
-                    return self.refuse(cause, vec![error.to_string()]);
+    pub(super) fn attempt(&mut self, cause: Cause) -> Attempt {
+        let (files, outcome) = match load::load(&self.setup.path) {
+            Ok(loaded) => (loaded.files.clone(), self.build(&loaded).map(|snapshot| (loaded, snapshot)).map_err(Ok)),
+            Err(faults) => (faults.files, Err(Err(faults.diagnostics))),
+        };
+        self.remember(files);
+        // Behind `remember`: what changes from here on is seen by the watch.
+        if !load::unchanged(&self.known) {
+            return Attempt::Unsettled(vec!["the files change faster than they can be read".to_owned()]);
+        }
+        match outcome {
+            Ok((loaded, snapshot)) => {
+                let applied = self.apply(cause, &loaded, snapshot);
+                Attempt::Done(applied.unwrap_or_else(|fault| self.refuse(cause, vec![fault])))
+            }
+            Err(Ok(torn)) => Attempt::Unsettled(vec![torn.to_string()]),
+            Err(Err(found)) => {
+                let told = found.iter().map(ToString::to_string).collect();
+                // A file that is not there may come yet; every other fault is somebody's mistake.
+                match found.iter().all(|found| found.severity == Severity::Warning || found.code == "file") {
+                    true => Attempt::Unsettled(told),
+                    false => Attempt::Done(self.refuse(cause, told)),
                 }
             }
-        };
-        self.remember(&loaded.files);
-        let sockets = match self.bind(&loaded.config) {
-            Ok(sockets) => sockets,
-            Err(fault) => return self.refuse(cause, vec![fault]),
-        };
-        let old = self.setup.plane.snapshot.load_full();
-        if old.config.access_log != loaded.config.access_log
-            && let Err(error) = self.setup.plane.access_log.reconfigure(&loaded.config.access_log)
-        {
-            return self.refuse(cause, vec![format!("access_log: the output cannot be opened: {error}")]);
         }
-        self.publish(cause, &loaded, snapshot, sockets, &old)
+    }
+
+    fn apply(&mut self, cause: Cause, loaded: &Loaded, snapshot: Snapshot) -> Result<Receipt, String> {
+        let sockets = self.bind(&loaded.config)?;
+        let old = self.setup.plane.snapshot.load_full();
+        if old.config.access_log != loaded.config.access_log {
+            let changed = self.setup.plane.access_log.reconfigure(&loaded.config.access_log);
+            changed.map_err(|error| format!("access_log: the output cannot be opened: {error}"))?;
+        }
+        Ok(self.publish(cause, loaded, snapshot, sockets, &old))
     }
 
     fn build(&self, loaded: &Loaded) -> Result<Snapshot, BuildError> {
@@ -105,23 +113,54 @@ impl Reloader {
         Snapshot::build(plane.snapshot.load().generation + 1, loaded.config.clone(), &plane.carried)
     }
 
-    fn remember(&mut self, files: &[SourceFile]) {
-        self.fingerprint = load::fingerprint(files);
-        self.watch.follow(&self.setup.path, files);
+    fn remember(&mut self, files: Vec<SourceFile>) {
+        self.watch.follow(&self.setup.path, &files);
+        self.known = files;
     }
 
     /// Binds what the config needs and is not there. Nothing is handed over yet.
     fn bind(&self, config: &Config) -> Result<NewSockets, String> {
         let workers = self.setup.workers.len();
-        let ours: BTreeSet<SocketAddr> = self.sockets.iter().map(|(_, address)| *address).collect();
-        let mut made = Vec::new();
-        for key in wanted(config).difference(&self.sockets) {
-            // An address that a listener of another name gives up is ours, and still open.
-            let sockets = (self.setup.bind)(key.1, workers, !ours.contains(&key.1))
+        // By port: `0.0.0.0:80` cannot be proven free while a listener of ours still has `127.0.0.1:80`.
+        let ours: BTreeSet<u16> = self.sockets.iter().map(|(_, address)| address.port()).collect();
+        let wanted = wanted(config);
+        let mut gone: BTreeSet<&SocketKey> = self.sockets.difference(&wanted).collect();
+        let mut new = NewSockets::default();
+        for key in wanted.difference(&self.sockets) {
+            // An address that only goes to another name keeps its socket, and so what waits in its queue.
+            if let Some(before) = gone.iter().copied().find(|before| before.1 == key.1) {
+                gone.remove(before);
+                new.renamed.push((before.clone(), key.0.clone()));
+                continue;
+            }
+            let sockets = (self.setup.bind)(key.1, workers, !ours.contains(&key.1.port()))
                 .map_err(|error| bind_fault(&key.0, key.1, &error))?;
-            made.push((key.clone(), sockets));
+            new.bound.push((key.clone(), sockets));
         }
-        Ok(made)
+        new.gone = gone.into_iter().cloned().collect();
+        Ok(new)
+    }
+
+    /// Tells the workers what to accept on from now on.
+    fn hand_over(&self, new: NewSockets, snapshot: &Arc<Snapshot>) {
+        let workers = &self.setup.workers;
+        for ((from, address), to) in new.renamed {
+            for worker in workers {
+                let (from, to, snapshot) = (from.clone(), to.clone(), snapshot.clone());
+                drop(worker.send(WorkerCommand::Rename { from, to, address, snapshot }));
+            }
+        }
+        for ((listener, address), made) in new.bound {
+            for (worker, socket) in workers.iter().zip(made) {
+                let (listener, snapshot) = (listener.clone(), snapshot.clone());
+                drop(worker.send(WorkerCommand::Listen { listener, address, socket, snapshot }));
+            }
+        }
+        for (listener, address) in new.gone {
+            for worker in workers {
+                drop(worker.send(WorkerCommand::Unlisten { listener: listener.clone(), address }));
+            }
+        }
     }
 
     fn publish(
@@ -135,18 +174,8 @@ impl Reloader {
         let plane = self.setup.plane.clone();
         let snapshot = Arc::new(snapshot);
         plane.snapshot.store(snapshot.clone());
-        let wanted = wanted(&loaded.config);
-        for ((listener, address), made) in sockets {
-            for (worker, socket) in self.setup.workers.iter().zip(made) {
-                drop(worker.send(WorkerCommand::Listen { listener: listener.clone(), address, socket }));
-            }
-        }
-        for (listener, address) in self.sockets.difference(&wanted) {
-            for worker in &self.setup.workers {
-                drop(worker.send(WorkerCommand::Unlisten { listener: listener.clone(), address: *address }));
-            }
-        }
-        self.sockets = wanted;
+        self.hand_over(sockets, &snapshot);
+        self.sockets = wanted(&loaded.config);
         self.probes.follow(&snapshot);
         plane.carried.registry.sweep();
         let before: HashMap<_, _> = old.config.pools.iter().map(|pool| (&pool.name, pool)).collect();

@@ -29,6 +29,11 @@ impl Deref for WorkerSnapshot {
 }
 
 impl WorkerSnapshot {
+    /// For this thread alone.
+    pub fn new(snapshot: Arc<Snapshot>) -> Rc<Self> {
+        Rc::new(Self(snapshot))
+    }
+
     /// The place of a listener, found by name: places change with a reload.
     pub fn listener_named(&self, name: &Name) -> Option<ListenerIndex> {
         let at = self.listeners.iter().position(|listener| listener.spec.name == *name)?;

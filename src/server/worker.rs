@@ -20,7 +20,7 @@ use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
 use crate::base::task::spawn_local;
 use crate::config::model::Name;
-use crate::proxy::WorkerContext;
+use crate::proxy::{WorkerContext, WorkerSnapshot};
 use crate::server::connection::Accepted;
 use crate::server::phase::{Phase, Phases};
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
@@ -60,7 +60,7 @@ pub fn spawn(index: usize, plane: Arc<Plane>) -> io::Result<Worker> {
 async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
     let context = Rc::new(WorkerContext::new(plane.clone()));
     let phases = Rc::new(Phases::default());
-    let sockets: RefCell<HashMap<(Name, SocketAddr), CancellationToken>> = RefCell::default();
+    let mut sockets: HashMap<(Name, SocketAddr), Listening> = HashMap::new();
     let mut tick = tokio::time::interval(TICK);
     let beat = || {
         if let Some(stamp) = plane.worker_ticks.get(index) {
@@ -72,22 +72,36 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
             command = commands.recv() => command,
             _ = tick.tick() => {
                 beat();
+                for listening in sockets.values() {
+                    listening.snapshot(&context);
+                }
                 context.log.tick();
                 context.idle.sweep(clock::now());
                 continue;
             }
         };
         match command {
-            Some(WorkerCommand::Listen { listener, address, socket }) => {
-                let closing = CancellationToken::new();
-                if let Some(before) = sockets.borrow_mut().insert((listener.clone(), address), closing.clone()) {
-                    before.cancel();
+            Some(WorkerCommand::Listen { listener, address, socket, snapshot }) => {
+                let listening = Listening {
+                    name: Rc::new(RefCell::new(listener.clone())),
+                    held: Rc::new(RefCell::new(WorkerSnapshot::new(snapshot))),
+                    closing: CancellationToken::new(),
+                };
+                if let Some(before) = sockets.insert((listener, address), listening.clone()) {
+                    before.closing.cancel();
                 }
-                spawn_local(listen(context.clone(), listener, socket, closing, phases.clone()));
+                spawn_local(listen(context.clone(), listening, socket, phases.clone()));
+            }
+            Some(WorkerCommand::Rename { from, to, address, snapshot }) => {
+                if let Some(listening) = sockets.remove(&(from, address)) {
+                    listening.held.replace(WorkerSnapshot::new(snapshot));
+                    listening.name.replace(to.clone());
+                    sockets.insert((to, address), listening);
+                }
             }
             Some(WorkerCommand::Unlisten { listener, address }) => {
-                if let Some(closing) = sockets.borrow_mut().remove(&(listener, address)) {
-                    closing.cancel();
+                if let Some(listening) = sockets.remove(&(listener, address)) {
+                    listening.closing.cancel();
                 }
             }
             Some(WorkerCommand::Drain) => phases.enter(Phase::Drain),
@@ -100,31 +114,48 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
     context.log.tick();
 }
 
-/// Accepts on one socket until it is told to close; then takes what is queued, so that nobody who was let in is lost.
-async fn listen(
-    context: Rc<WorkerContext>,
-    name: Name,
-    socket: std::net::TcpListener,
+/// A socket that is accepted on.
+#[derive(Clone)]
+struct Listening {
+    /// Its listener: a reload may rename it.
+    name: Rc<RefCell<Name>>,
+    /// The newest snapshot that has the listener: who waited in the queue while it was removed is served as before.
+    held: Rc<RefCell<Rc<WorkerSnapshot>>>,
     closing: CancellationToken,
-    phases: Rc<Phases>,
-) {
+}
+
+impl Listening {
+    /// Takes a newer snapshot where that has the listener. Also called by the clock, so that no old one is held for
+    /// long by a listener that nobody comes to.
+    fn snapshot(&self, context: &WorkerContext) -> Rc<WorkerSnapshot> {
+        let newest = context.snapshot();
+        if newest.listener_named(&self.name.borrow()).is_some() {
+            self.held.replace(newest);
+        }
+        self.held.borrow().clone()
+    }
+}
+
+/// Accepts on one socket until it is told to close; then takes what is queued, so that nobody who was let in is lost.
+async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::net::TcpListener, phases: Rc<Phases>) {
     let socket = match TcpListener::from_std(socket) {
         Ok(socket) => socket,
-        Err(error) => return tracing::error!(listener = %name, %error, "cannot listen"),
+        Err(error) => return tracing::error!(listener = %listening.name.borrow(), %error, "cannot listen"),
     };
     let closed = Cell::new(false);
     loop {
         let accepted = tokio::select! {
             biased;
-            () = closing.cancelled(), if !closed.get() => {
+            () = listening.closing.cancelled(), if !closed.get() => {
                 closed.set(true);
                 continue;
             }
             accepted = socket.accept() => accepted,
             () = std::future::ready(()), if closed.get() => return,
         };
+        let name = listening.name.borrow().clone();
         match accepted {
-            Ok((stream, peer)) => accept(&context, &name, stream, peer, &phases),
+            Ok((stream, peer)) => accept(&context, &name, listening.snapshot(&context), stream, peer, &phases),
             Err(error) if is_shortage(&error) => {
                 tracing::warn!(listener = %name, %error, "cannot accept: raise the limit of open files (ulimit -n)");
                 // The socket stays ready: without a rest this loop would take the whole core.
@@ -144,11 +175,11 @@ fn is_shortage(error: &io::Error) -> bool {
 fn accept(
     context: &Rc<WorkerContext>,
     name: &Name,
+    snapshot: Rc<WorkerSnapshot>,
     stream: tokio::net::TcpStream,
     peer: SocketAddr,
     phases: &Rc<Phases>,
 ) {
-    let snapshot = context.snapshot();
     let Some(index) = snapshot.listener_named(name) else { return };
     let listener = &snapshot.listeners[index.at()];
     let count = |open: &AtomicUsize| open.load(Ordering::Relaxed);

@@ -54,7 +54,6 @@ impl Plane {
 }
 
 /// What control tells a worker.
-#[derive(Debug)]
 pub enum WorkerCommand {
     /// Accept on this socket for the listener of that name.
     Listen {
@@ -64,6 +63,19 @@ pub enum WorkerCommand {
         address: SocketAddr,
         /// This worker's own socket.
         socket: std::net::TcpListener,
+        /// The snapshot that brought the listener: a later one may have removed it before the worker comes to this.
+        snapshot: Arc<Snapshot>,
+    },
+    /// The socket of that address belongs to a listener of another name from now on.
+    Rename {
+        /// The listener that had it.
+        from: Name,
+        /// The listener that has it.
+        to: Name,
+        /// Its address as configured.
+        address: SocketAddr,
+        /// The snapshot that named it so.
+        snapshot: Arc<Snapshot>,
     },
     /// Accept what is queued, then close the socket.
     Unlisten {

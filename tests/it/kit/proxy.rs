@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use headgate::app::{self, ExitKind, Options, Running};
 use headgate::base::address::Address;
+use headgate::control::receipts::Receipt;
 
 /// Runs until dropped.
 pub(crate) struct Proxy {
@@ -25,6 +26,11 @@ impl Proxy {
         prepare(folder.path());
         let path = folder.path().join("headgate.toml");
         std::fs::write(&path, Self::fill(config, &folder)).unwrap();
+        Self::run(path, folder)
+    }
+
+    /// Starts from a file that the story has written.
+    pub(crate) fn run(path: PathBuf, folder: tempfile::TempDir) -> Self {
         let running = app::start(Options { config: path.clone(), workers: Some(2) });
         let running = running.unwrap_or_else(|error| panic!("{error:#}"));
         Self { running: Some(running), config: path, folder }
@@ -86,9 +92,26 @@ impl Proxy {
         self.running().listeners.iter().find(|(name, _)| &**name == listener).unwrap().1
     }
 
+    /// What stands in the file for this config.
+    pub(crate) fn filled(&self, config: &str) -> String {
+        Self::fill(config, &self.folder)
+    }
+
+    /// What loads of the config came to, oldest first.
+    pub(crate) fn receipts(&self) -> Vec<Receipt> {
+        let mut receipts = self.running().receipts();
+        receipts.reverse();
+        receipts
+    }
+
     /// Writes another config and loads it; tells the faults where it was refused.
     pub(crate) fn reload(&self, config: &str) -> Result<(), Vec<String>> {
         std::fs::write(&self.config, Self::fill(config, &self.folder)).unwrap();
+        self.ask_reload()
+    }
+
+    /// Loads the config as it is.
+    pub(crate) fn ask_reload(&self) -> Result<(), Vec<String>> {
         let receipt = self.running().reload().unwrap_or_else(|_| panic!("headgate is gone"));
         if receipt.ok { Ok(()) } else { Err(receipt.faults) }
     }
