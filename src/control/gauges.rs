@@ -1,8 +1,10 @@
 //! Values that are known only when somebody asks for the metrics.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::snapshot::Snapshot;
 use crate::snapshot::plane::Plane;
 use crate::telemetry::names;
 use crate::upstream::endpoint::Verdict;
@@ -23,8 +25,25 @@ pub fn install(plane: &Arc<Plane>) {
                 sink.set(&names::ENDPOINT_IN_FLIGHT, &labels, f64::from(endpoint.state.in_flight()));
             }
         }
+        for (name, ends) in certificate_ends(&snapshot) {
+            sink.set(&names::TLS_NOT_AFTER, &[name], ends as f64);
+        }
         for (zone, cache) in snapshot.config.caches.iter().zip(&snapshot.caches) {
             sink.set(&names::CACHE_BYTES, &[&zone.name], cache.bytes() as f64);
         }
     }));
+}
+
+/// Each name that a certificate is for, with the time of the certificate that ends first: that is the one to renew.
+fn certificate_ends(snapshot: &Snapshot) -> BTreeMap<&str, i64> {
+    let mut ends = BTreeMap::new();
+    for certificate in
+        snapshot.listeners.iter().filter_map(|listener| listener.tls.as_ref()).flat_map(|tls| &tls.certificates)
+    {
+        for name in &certificate.names {
+            let end = ends.entry(name.as_str()).or_insert(certificate.not_after_unix);
+            *end = certificate.not_after_unix.min(*end);
+        }
+    }
+    ends
 }

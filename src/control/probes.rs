@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::base::address::Address;
@@ -16,6 +17,8 @@ use crate::upstream::endpoint::{EndpointState, Evidence, Verdict};
 use crate::upstream::health::judge::Judge;
 use crate::upstream::health::probe::{ProbeResult, probe};
 
+/// Probes at the same time over all pools: a thousand endpoints must not take a thousand descriptors at once.
+const MOST_PROBES: usize = 256;
 /// However often workers doubt an endpoint, it is probed no more often than this.
 const SHORTEST_GAP: Duration = Duration::from_millis(100);
 
@@ -28,6 +31,7 @@ struct Target {
     health: HealthCheck,
     tls: CurrentTls,
     state: Arc<EndpointState>,
+    turns: Arc<Semaphore>,
 }
 
 struct Running {
@@ -44,9 +48,15 @@ impl Drop for Running {
 }
 
 /// The running probes.
-#[derive(Default)]
 pub(super) struct Probes {
     running: HashMap<(Name, Address), Running>,
+    turns: Arc<Semaphore>,
+}
+
+impl Default for Probes {
+    fn default() -> Self {
+        Self { running: HashMap::new(), turns: Arc::new(Semaphore::new(MOST_PROBES)) }
+    }
 }
 
 impl Probes {
@@ -73,6 +83,7 @@ impl Probes {
                         health: health.clone(),
                         tls: tls.clone(),
                         state: endpoint.state.clone(),
+                        turns: self.turns.clone(),
                     };
                     Running {
                         pool: pool.spec.clone(),
@@ -92,8 +103,11 @@ async fn run(target: Target) {
     let Target { health, state, .. } = &target;
     let mut judge = Judge::new(health.rise, health.fall, state.verdict());
     loop {
+        // Waiting for a turn is no time of the endpoint's. The semaphore is never closed.
+        let Ok(turn) = target.turns.acquire().await else { return };
         let began = clock::now();
         look(&target, &mut judge).await;
+        drop(turn);
         let jitter = 0.9 + 0.2 * fastrand::f64();
         let next = health.interval.mul_f64(jitter).saturating_sub(clock::now() - began).max(SHORTEST_GAP);
         tokio::select! {
@@ -104,7 +118,7 @@ async fn run(target: Target) {
 }
 
 async fn look(target: &Target, judge: &mut Judge) {
-    let Target { pool, address, health, tls, state } = target;
+    let Target { pool, address, health, tls, state, .. } = target;
     let began = clock::now();
     let config = tls.borrow().clone();
     let tls = pool.tls.as_ref().zip(config.as_ref());

@@ -27,7 +27,7 @@ pub struct Status {
     /// Open client connections.
     pub connections: usize,
     /// Requests being served.
-    pub requests: usize,
+    pub requests: u64,
     /// What the last load of the config came to.
     pub last_reload: Option<Receipt>,
     /// In the config's order.
@@ -103,7 +103,7 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
         draining: plane.draining.load(Ordering::Relaxed),
         workers: plane.worker_ticks.len(),
         connections: plane.connections.load(Ordering::Relaxed),
-        requests: plane.requests.load(Ordering::Relaxed),
+        requests: plane.metrics.in_flight().values().sum(),
         last_reload,
         listeners: snapshot
             .listeners

@@ -56,6 +56,7 @@ impl Ledger {
         admitted: Admitted,
         parts: &Parts,
     ) -> Box<Self> {
+        worker.metrics.begin(&connection.listener);
         Box::new(Self {
             worker: worker.clone(),
             snapshot: snapshot.clone(),

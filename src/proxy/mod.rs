@@ -45,10 +45,10 @@ pub async fn handle(
 ) -> Response<ResponseBody> {
     let (parts, incoming) = request.into_parts();
     let (snapshot, listener) = connection.snapshot(&worker);
-    let snapshot::Listener { spec, certificates, .. } = &snapshot.listeners[listener.at()];
+    let snapshot::Listener { spec, tls, .. } = &snapshot.listeners[listener.at()];
     let name = connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let client = client::identify(&parts.headers, connection.peer, &spec.trusted_proxies);
-    let (admitted, fault) = match admit::admit(&parts, spec, certificates.as_deref().zip(name)) {
+    let (admitted, fault) = match admit::admit(&parts, spec, tls.as_ref().map(|tls| &*tls.resolver).zip(name)) {
         Ok(admitted) => (admitted.with_body_of(&incoming), None),
         Err(reason) => (Admitted::refused(&parts.uri), Some(reason)),
     };

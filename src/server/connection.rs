@@ -98,11 +98,14 @@ impl Accepted {
         let timeouts = listener.spec.timeouts;
         let accepted = clock::now();
         // In clear the first bytes belong to the first head, so one deadline holds from here to its end.
-        let (limit, slow) = match listener.tls {
+        let (limit, slow) = match &listener.tls {
             Some(_) => (timeouts.handshake, Reason::HandshakeTimeout),
             None => (timeouts.header, Reason::HeaderTimeout),
         };
-        let opening = tokio::time::timeout_at((accepted + limit).into(), self.open(listener.tls.clone()));
+        let opening = tokio::time::timeout_at(
+            (accepted + limit).into(),
+            self.open(listener.tls.as_ref().map(|tls| tls.config.clone())),
+        );
         let opened = tokio::select! {
             biased;
             () = self.phases.reached(Phase::Stop) => return,
@@ -114,7 +117,7 @@ impl Accepted {
             Ok(Err((reason, detail))) => return self.complain(reason, &detail),
             Err(_) => return self.complain(slow, "nothing came in time"),
         };
-        let watch = Rc::new(match listener.tls {
+        let watch = Rc::new(match &listener.tls {
             Some(_) => Watch::new(timeouts),
             None => Watch::from_first_byte(timeouts, accepted),
         });

@@ -15,7 +15,7 @@ use crate::base::id::{CacheIndex, ListenerIndex, PoolIndex};
 use crate::cache::Cache;
 use crate::config::model::{self, Config, Name};
 use crate::route::table::RouteTable;
-use crate::tls::resolver::CertificateResolver;
+use crate::tls::server::ServerTls;
 use crate::tls::{self, TlsError};
 use crate::upstream::pool::Pool;
 use crate::upstream::registry::Registry;
@@ -41,9 +41,7 @@ pub struct Listener {
     /// Its settings.
     pub spec: Arc<model::Listener>,
     /// TLS; cleartext without.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
-    /// Which of its certificates a name belongs to.
-    pub certificates: Option<Arc<CertificateResolver>>,
+    pub tls: Option<ServerTls>,
     /// Its open connections, over all workers and reloads.
     pub open: Arc<AtomicUsize>,
 }
@@ -127,9 +125,8 @@ impl Snapshot {
                     tls::server::server_config(tls, tickets).map_err(fault)
                 };
                 let open = carried.open.entry(spec.name.clone()).or_default().clone();
-                let made = spec.tls.as_ref().map(server).transpose()?;
-                let (tls, certificates) = made.map(|made| (made.config, made.resolver)).unzip();
-                Ok(Listener { spec: spec.clone(), tls, certificates, open })
+                let tls = spec.tls.as_ref().map(server).transpose()?;
+                Ok(Listener { spec: spec.clone(), tls, open })
             })
             .collect::<Result<_, BuildError>>()?;
         let pools = config

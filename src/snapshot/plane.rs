@@ -23,8 +23,6 @@ pub struct Plane {
     pub access_log: Arc<AccessLog>,
     /// Open client connections over all workers.
     pub connections: AtomicUsize,
-    /// Requests running over all workers.
-    pub requests: AtomicUsize,
     /// The process is on its way out: not ready, no keep-alive.
     pub draining: AtomicBool,
     /// [`crate::base::clock::millis`] of each worker's last tick.
@@ -46,7 +44,6 @@ impl Plane {
             metrics,
             access_log,
             connections: AtomicUsize::new(0),
-            requests: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             worker_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         }

@@ -1,11 +1,13 @@
 //! Counters of the process and of each worker, merged when somebody asks.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use http::Method;
+use serde::Serialize;
 
 use crate::base::reason::Reason;
 use crate::base::record::{ConnectionRecord, RequestRecord};
@@ -33,6 +35,7 @@ macro_rules! tables {
 }
 
 tables! {
+    begun: Counter,
     requests: Counter,
     durations: Histogram,
     failures: Counter,
@@ -59,6 +62,28 @@ pub struct Metrics {
     last_success: AtomicU64,
     generation: AtomicU64,
     access_log_dropped: AtomicU64,
+}
+
+/// Requests of one listener that were answered with one status.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Answered {
+    /// The listener.
+    pub listener: Box<str>,
+    /// The status.
+    pub code: Box<str>,
+    /// How many.
+    pub count: u64,
+}
+
+/// Requests and connections that failed of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failures {
+    /// The reason's word.
+    pub reason: Box<str>,
+    /// Who is at fault: client, endpoint or headgate.
+    pub blame: Box<str>,
+    /// How many.
+    pub count: u64,
 }
 
 impl fmt::Debug for Metrics {
@@ -119,6 +144,39 @@ impl Metrics {
         sink.encode()
     }
 
+    /// Requests being served, by listener.
+    pub fn in_flight(&self) -> BTreeMap<Box<str>, u64> {
+        // Ended is read before begun, so that the difference is never below zero.
+        let mut ended: BTreeMap<Box<str>, u64> = BTreeMap::new();
+        for (labels, times) in self.workers.durations.sums() {
+            *ended.entry(labels[0].clone()).or_default() += times.count();
+        }
+        let running = |(labels, begun): (Box<[Box<str>]>, u64)| {
+            let ended = ended.get(&labels[0]).copied().unwrap_or_default();
+            (labels[0].clone(), begun.saturating_sub(ended))
+        };
+        self.workers.begun.sums().into_iter().map(running).collect()
+    }
+
+    /// Requests answered since the start, by listener and status.
+    pub fn answered(&self) -> Vec<Answered> {
+        let mut sums: BTreeMap<(Box<str>, Box<str>), u64> = BTreeMap::new();
+        for (labels, count) in self.workers.requests.sums() {
+            *sums.entry((labels[0].clone(), labels[3].clone())).or_default() += count;
+        }
+        sums.into_iter().map(|((listener, code), count)| Answered { listener, code, count }).collect()
+    }
+
+    /// What was refused, failed or ended before its time since the start, the most frequent first.
+    pub fn failures(&self) -> Vec<Failures> {
+        let sums = self.workers.failures.sums().into_iter();
+        let failures =
+            sums.map(|(labels, count)| Failures { reason: labels[0].clone(), blame: labels[1].clone(), count });
+        let mut failures: Vec<_> = failures.collect();
+        failures.sort_by_key(|failures| std::cmp::Reverse(failures.count));
+        failures
+    }
+
     fn collect_workers(&self, sink: &mut GaugeSink) {
         let workers = &self.workers;
         for (metric, registry) in [
@@ -147,12 +205,20 @@ impl Metrics {
         });
         sink.sums(&names::CONNECTIONS, open.collect());
         sink.sums(&names::CONNECTIONS_TOTAL, opened);
+        for (listener, running) in self.in_flight() {
+            sink.set(&names::HTTP_IN_FLIGHT, &[&listener], running as f64);
+        }
         let panics = workers.panics.sums().into_values().sum::<u64>();
         sink.set(&names::PANICS, &[], panics as f64);
     }
 }
 
 impl WorkerMetrics {
+    /// A request has begun; [`Self::record`] ends it.
+    pub fn begin(&self, listener: &str) {
+        self.begun.count(&[listener]);
+    }
+
     /// A request has ended.
     pub fn record(&self, record: &RequestRecord<'_>) {
         let route = record.route_name.unwrap_or_default();

@@ -1,8 +1,21 @@
 //! What an operator does: reload, break the config, stop, read the log.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use headgate::app::ExitKind;
 
-use crate::kit::{Client, Origin, Proxy, answer_to};
+use crate::kit::{Client, Origin, Proxy, answer_to, eventually, gate, ok};
+
+type Counter = Arc<AtomicUsize>;
+
+const METRICS: &str = "[metrics]\naddress = \"127.0.0.1:0\"\n";
+
+/// The value of one series, as the text has it.
+fn scrape(proxy: &Proxy, series: &str) -> Option<String> {
+    let page = answer_to(proxy.metrics_address(), "GET", "/metrics").body;
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ').map(str::to_owned))
+}
 
 #[test]
 fn a_reload_changes_routes_and_keeps_connections() {
@@ -64,4 +77,90 @@ fn a_full_listener_takes_no_more_connections_and_recovers() {
         client.receive().is_some()
     };
     assert!((0..1000).any(|_| again()), "the place is free again");
+}
+
+#[test]
+fn process_max_connections_counts_all_listeners_together() {
+    let origin = Origin::named("app");
+    let more = "[process]\nmax_connections = 2\n[listeners.more]\naddress = \"127.0.0.1:0\"\n";
+    let proxy = Proxy::start(&format!("{METRICS}{more}{}", Proxy::simple(&[origin.address], "")));
+    let admitted = |name: &str| {
+        let mut client = Client::connect(proxy.address_of(name));
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        client.receive().map(|_| client)
+    };
+    let (first, second) = (admitted("http"), admitted("more"));
+    assert!(first.is_some() && second.is_some());
+    assert!(admitted("http").is_none() && admitted("more").is_none(), "two are the limit");
+    let rejected = "headgate_connections_rejected_total{reason=\"connection_limit\"}";
+    eventually("both are counted", || scrape(&proxy, rejected).as_deref() == Some("2"));
+    drop(first);
+    eventually("a place is free for the other listener", || admitted("more").is_some());
+}
+
+#[test]
+fn requests_in_flight_are_shown_by_listener() {
+    let (open, closed) = gate();
+    let origin = Origin::scripted(move |_, _| {
+        closed.pass();
+        ok("late")
+    });
+    let proxy = Proxy::start(&format!("{METRICS}{}", Proxy::simple(&[origin.address], "")));
+    let series = "headgate_http_requests_in_flight{listener=\"http\"}";
+    let mut clients: Vec<Client> = (0..3).map(|_| Client::connect(proxy.address())).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    }
+    eventually("three are in flight", || scrape(&proxy, series).as_deref() == Some("3"));
+    for client in &mut clients {
+        open.send(()).unwrap();
+        assert!(client.receive().is_some());
+    }
+    eventually("none is in flight", || scrape(&proxy, series).as_deref() == Some("0"));
+}
+
+#[test]
+fn the_end_of_each_certificate_is_shown_by_name() {
+    let origin = Origin::named("app");
+    let folder = tempfile::tempdir().unwrap();
+    let made = headgate::tls::dev_certificate::write_dev_certificate(folder.path()).unwrap();
+    let tls =
+        format!("address = \"127.0.0.1:0\"\ntls.certificates = [{{ cert = {:?}, key = {:?} }}]", made.cert, made.key);
+    let config = Proxy::simple(&[origin.address], "").replace("address = \"127.0.0.1:0\"", &tls);
+    let proxy = Proxy::start(&format!("{METRICS}{config}"));
+    let ends = scrape(&proxy, "headgate_tls_certificate_not_after_timestamp_seconds{name=\"notes.localhost\"}");
+    let ends: f64 = ends.expect("the series is there").parse().unwrap();
+    let days = (ends - headgate::base::clock::unix_millis() as f64 / 1000.0) / 86400.0;
+    assert!((396.0..398.0).contains(&days), "{days}");
+}
+
+#[test]
+fn at_most_256_probes_run_at_once() {
+    // One socket is 300 endpoints: all of 127.0.0.0/8 is this machine.
+    let listener = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (now, most, all) = (Counter::default(), Counter::default(), Counter::default());
+    let counters = (now.clone(), most.clone(), all.clone());
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let (now, most, all) = counters.clone();
+            std::thread::spawn(move || {
+                all.fetch_add(1, Ordering::SeqCst);
+                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                // Never answers: it is over when the probe gives up.
+                let _ = std::io::copy(&mut stream, &mut std::io::sink());
+                now.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let endpoints: Vec<String> = (0..300).map(|n| format!("\"127.9.{}.{}:{port}\"", n / 100, n % 100 + 1)).collect();
+    let health = "health.http = { path = \"/\", interval = \"1h\", timeout = \"2s\" }";
+    let _proxy = Proxy::start(&format!(
+        "[listeners.http]\naddress = \"127.0.0.1:0\"\n[pools.app]\n{health}\nendpoints = [{}]\n[routes.all]\npool = \"app\"\n",
+        endpoints.join(", ")
+    ));
+    eventually("the first are asked", || all.load(Ordering::SeqCst) >= 200);
+    eventually("each is asked in its turn", || all.load(Ordering::SeqCst) == 300);
+    let most = most.load(Ordering::SeqCst);
+    assert!(most <= 256 && most >= 100, "{most}");
 }
