@@ -49,7 +49,8 @@ fn twenty_invalid_configs_change_nothing_and_a_valid_one_goes_live() {
     let (refused, applied): (Vec<_>, Vec<_>) = receipts[1..].iter().partition(|receipt| !receipt.ok);
     assert!(refused.iter().filter(|receipt| receipt.cause == Cause::Admin).count() == 20, "{receipts:?}");
     assert!(refused.iter().all(|receipt| receipt.generation == 1 && receipt.changes.is_empty()), "{receipts:?}");
-    assert_eq!((applied[0].generation, &applied[0].changes[..]), (2, &["pools.app changed".to_owned()][..]));
+    let told = format!("pools.app changed: endpoint {} removed, endpoint {} added", one.address, two.address);
+    assert_eq!((applied[0].generation, &applied[0].changes[..]), (2, &[told][..]));
     assert!(applied[0].connections_kept >= 1);
 }
 
