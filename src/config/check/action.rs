@@ -66,7 +66,7 @@ fn split_override(item: &Item<'_>) -> Option<SplitOverride> {
 }
 
 fn redirect(table: &Table<'_>, paths: &[PathPattern]) -> Option<Redirect> {
-    let to = table.need("to").and_then(|item| pattern::template(&item, paths));
+    let to = table.need("to").and_then(|item| pattern::location(&item, paths));
     let mut status = StatusCode::PERMANENT_REDIRECT;
     table.set("status", &mut status, |item| {
         let number = item.number(0..=u32::MAX)?;
@@ -112,13 +112,7 @@ pub(super) fn rewrite(item: &Item<'_>, paths: &[PathPattern]) -> Option<Rewrite>
                 }
             }
         }
-        (None, Some(item)) => {
-            if !item.text()?.starts_with(['/', '{']) {
-                item.fault("value", "the new path begins with a slash");
-                return None;
-            }
-            pattern::template(&item, paths).map(Rewrite::Replace)
-        }
+        (None, Some(item)) => pattern::new_path(&item, paths).map(Rewrite::Replace),
         _ => {
             item.fault("conflict", "a rewrite is either `strip_prefix` or `replace`");
             None

@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use crate::base::address::Address;
 use crate::config::document::{Item, Table};
-use crate::config::model::{HttpsRedirect, Listener, Route};
+use crate::config::model::{HttpsRedirect, Listener};
 
-fn items<'a>(root: &Table<'a>, section: &'static str) -> Vec<(&'a str, Item<'a>)> {
+/// The sections of a kind, by name.
+pub(super) fn items<'a>(root: &Table<'a>, section: &'static str) -> Vec<(&'a str, Item<'a>)> {
     let Some(item) = root.get(section) else { return Vec::new() };
     // A section that is no table has its fault already.
     match &item.node.value {
@@ -17,7 +18,8 @@ fn items<'a>(root: &Table<'a>, section: &'static str) -> Vec<(&'a str, Item<'a>)
     }
 }
 
-fn inside<'a>(item: &Item<'a>, key: &'static str) -> Option<Item<'a>> {
+/// The value at a key of a section.
+pub(super) fn inside<'a>(item: &Item<'a>, key: &'static str) -> Option<Item<'a>> {
     match &item.node.value {
         crate::config::document::Value::Table(_) => item.table()?.get(key),
         _ => None,
@@ -56,19 +58,6 @@ pub(super) fn addresses(root: &Table<'_>) {
         match seen.iter().find(|(other, _)| *other == address) {
             Some((_, path)) => item.fault("duplicate", format!("`{path}` has the address {address} already")),
             None => seen.push((address, item.path.clone())),
-        }
-    }
-}
-
-/// Of two routes with the same conditions, the second never applies.
-pub(super) fn same_matches(root: &Table<'_>, routes: &[Route]) {
-    let sections = items(root, "routes");
-    for (at, route) in routes.iter().enumerate() {
-        let Some(first) = routes.iter().take(at).find(|other| other.matches == route.matches) else { continue };
-        if let Some((_, item)) = sections.iter().find(|(name, _)| *name == &*route.name) {
-            let message =
-                format!("the route `{}` has the conditions of `{}` and never applies", route.name, first.name);
-            item.warn(message, "of equal routes the first in the file wins");
         }
     }
 }

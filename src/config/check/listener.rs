@@ -83,7 +83,7 @@ pub(super) fn listener(name: &str, table: &Table<'_>, defaults: &Defaults) -> Op
     // The port is put in once all listeners are known.
     table.set("redirect", &mut redirect, |item| Some(item.choice(&[("https", HttpsRedirect { port: 0 })])));
     let mut trusted_proxies = Vec::new();
-    table.set("trusted_proxies", &mut trusted_proxies, |item| item.one_or_list().iter().map(network).collect());
+    table.set("trusted_proxies", &mut trusted_proxies, |item| item.one_or_list().iter().map(trusted).collect());
     let (mut time, mut limit) = (defaults.timeouts, defaults.limits);
     timeouts(table, &mut time);
     limits(table, &mut limit);
@@ -91,6 +91,17 @@ pub(super) fn listener(name: &str, table: &Table<'_>, defaults: &Defaults) -> Op
     let name = name.into();
     let tls = tls.map_or(Some(None), |tls| tls.map(Some))?;
     Some(Listener { name, address: address?, redirect, tls, trusted_proxies, timeouts: time, limits: limit })
+}
+
+fn trusted(item: &Item<'_>) -> Option<IpNet> {
+    let network = network(item)?;
+    if network.prefix_len() == 0 {
+        item.warn(
+            format!("`{network}` believes the forwarding headers of everyone: any client can claim any address"),
+            "name the networks of your own proxies, such as `10.0.0.0/8`",
+        );
+    }
+    Some(network)
 }
 
 /// `10.0.0.0/8`, or a single address.

@@ -7,6 +7,8 @@ mod matches;
 mod pattern;
 mod pool;
 mod process;
+mod reach;
+mod risk;
 mod route;
 
 use std::sync::Arc;
@@ -74,11 +76,10 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
     let routes = section(routes, |name, table| route::route(name, table, &route_defaults, &names));
     let listeners = cross::https_ports(&root, listeners);
     cross::addresses(&root);
-    cross::same_matches(&root, &routes);
     if context.has_faults() {
         return None;
     }
-    Some(Config {
+    let config = Config {
         process,
         metrics: metrics.flatten(),
         admin: admin.flatten(),
@@ -87,7 +88,11 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
         caches: shared(caches),
         pools: shared(pools),
         routes: shared(routes),
-    })
+    };
+    // Only a whole config can be judged: what has a fault may be what the rest is there for.
+    reach::warn(&root, &config);
+    risk::warn(&root, &config);
+    Some(config)
 }
 
 fn version(root: &Table<'_>) {

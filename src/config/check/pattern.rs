@@ -1,5 +1,7 @@
 //! Path patterns, host patterns and templates.
 
+use crate::base::host::canonical_host;
+use crate::base::path::{PathFault, canonical};
 use crate::config::document::Item;
 use crate::config::model::{HostPattern, PathPattern, PathSegment, PathTail, Template, TemplatePart};
 
@@ -53,37 +55,30 @@ fn literal(piece: &str) -> Result<(), String> {
         return Err("`*` stands alone as the last segment: `/api/*`".to_owned());
     }
     if piece.contains(['{', '}']) {
-        return Err("a capture is a whole segment: `/a/{id}/b`".to_owned());
+        return Err("a capture is a whole segment: `/a/{id}/b`; the letters themselves are `%7B` and `%7D`".to_owned());
     }
-    let dots = piece.to_ascii_lowercase().replace("%2e", ".");
-    if dots == "." || dots == ".." {
-        return Err("dot segments are refused in requests, so this never matches".to_owned());
+    if piece.contains(['?', '#']) {
+        return Err("a path has no query; match it with `match.query`".to_owned());
     }
-    let bytes = piece.as_bytes();
-    for (at, byte) in bytes.iter().enumerate() {
-        match byte {
-            b'%' => escape(bytes.get(at + 1..at + 3).unwrap_or_default())?,
-            b'?' | b'#' => return Err("a path has no query; match it with `match.query`".to_owned()),
-            b'\\' | 0..=b' ' | 0x7f.. => {
-                return Err("write spaces, control bytes, backslashes and non-ASCII letters as `%XX`".to_owned());
-            }
-            _ => {}
-        }
+    let refused = |what: &str| Err(format!("{what} are refused in requests, so this never matches"));
+    // What a URL cannot hold comes encoded from every client.
+    match canonical(&format!("/{}", encoded(piece))).as_deref() {
+        Ok(form) if form.strip_prefix('/') == Some(piece) => Ok(()),
+        Ok(form) => Err(format!("`{piece}` never matches: write `{}`", form.trim_start_matches('/'))),
+        Err(PathFault::Encoding) => Err("a percent sign takes two hexadecimal digits".to_owned()),
+        Err(PathFault::DotSegment) => refused("dot segments"),
+        Err(PathFault::Backslash) => refused("backslashes"),
+        Err(PathFault::Byte | PathFault::Relative) => refused("control bytes"),
     }
-    Ok(())
 }
 
-fn escape(digits: &[u8]) -> Result<(), String> {
-    let text = std::str::from_utf8(digits).unwrap_or_default();
-    let fault = || "a percent sign takes two hexadecimal digits, in upper case".to_owned();
-    if digits.len() != 2 || !digits.iter().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(b)) {
-        return Err(fault());
-    }
-    let byte = u8::from_str_radix(text, 16).map_err(|_| fault())?;
-    if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-        return Err(format!("`%{text}` never matches: write `{}`", char::from(byte)));
-    }
-    Ok(())
+/// Spaces and bytes outside ASCII percent-encoded.
+fn encoded(piece: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b' ' | 0x80.. => format!("%{byte:02X}"),
+        _ => char::from(byte).to_string(),
+    };
+    piece.bytes().map(encode).collect()
 }
 
 /// The names that a pattern captures.
@@ -125,12 +120,75 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     if name.len() > 253 || !name.split('.').all(label) {
         return Err("not a host name; write international names in their `xn--` form".to_owned());
     }
+    if !suffix && canonical_host(name).is_err() {
+        return Err("an IPv4 address is written in full, as `127.0.0.1`; requests with less are refused".to_owned());
+    }
     let name = name.to_owned();
     Ok(if suffix { HostPattern::Suffix(name) } else { HostPattern::Exact(name) })
 }
 
+/// Reads where a redirect leads: a path, or a URL whose host no capture can touch.
+pub(super) fn location(item: &Item<'_>, paths: &[PathPattern]) -> Option<Template> {
+    let template = template(item, paths)?;
+    if let Some(TemplatePart::Literal(first)) = template.0.first()
+        && let Err((message, help)) = leads_somewhere(first, template.0.len() == 1)
+    {
+        item.fault_help("value", message, help);
+        return None;
+    }
+    Some(template)
+}
+
+/// Whether the text before the first capture settles where the location leads; what is wrong and what to write.
+fn leads_somewhere(first: &str, is_all: bool) -> Result<(), (String, String)> {
+    let fault = |message: &str, help: &str| Err((message.to_owned(), help.to_owned()));
+    if first.contains('\\') {
+        return fault("browsers read a backslash as a slash", "write `/`, or `%5C` for the letter itself");
+    }
+    if first.starts_with("//") {
+        return fault(
+            "`//` would be read as the beginning of a host",
+            "write `https://` before a host, `/` before a path",
+        );
+    }
+    let Some((scheme, rest)) = first.split_once("://").filter(|(scheme, _)| ["http", "https"].contains(scheme)) else {
+        return match first.starts_with('/') {
+            true => Ok(()),
+            false => fault("a redirect leads to a path or a URL", "begin with `/`, `https://` or `http://`"),
+        };
+    };
+    let end = rest.find(['/', '?', '#']);
+    let host = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
+    if canonical_host(host).is_err() {
+        return Err((format!("`{host}` is no host with a port"), format!("write as `{scheme}://example.com/`")));
+    }
+    match end.is_none() && !is_all {
+        true => {
+            let message = format!("what is captured could make `{host}` another host");
+            Err((message, format!("put a slash between: `{scheme}://{host}/{{…}}`")))
+        }
+        false => Ok(()),
+    }
+}
+
+/// Reads a path to send on in place of the request's.
+pub(super) fn new_path(item: &Item<'_>, paths: &[PathPattern]) -> Option<Template> {
+    let text = item.text()?;
+    let fault = if !text.starts_with(['/', '{']) {
+        "the new path begins with a slash"
+    } else if text.contains(['?', '#']) {
+        "a path has no query: the request's own is kept"
+    } else if text.contains('\\') {
+        "backslashes are refused in paths; write `/`"
+    } else {
+        return template(item, paths);
+    };
+    item.fault("value", fault);
+    None
+}
+
 /// Reads a template; every path of the route must capture every name in it.
-pub(super) fn template(item: &Item<'_>, paths: &[PathPattern]) -> Option<Template> {
+fn template(item: &Item<'_>, paths: &[PathPattern]) -> Option<Template> {
     let text = item.text()?;
     let parts = parts(text).map_err(|message| item.fault("value", message)).ok()?;
     for part in &parts {

@@ -113,6 +113,38 @@ const FAULTY: &[(&str, usize, usize, &str)] = &[
     ("routes.r.request_headers.set.te = \"x\"", 5, 30, "frames the message"),
     ("routes.r.retry.attempts = 11", 5, 27, "goes from 1 to 10"),
     ("routes.r.cache.zone = \"m\"", 5, 23, "no cache `m`"),
+    ("routes.r.match.path = \"/café\"", 5, 23, "`café` never matches: write `caf%C3%A9`"),
+    ("routes.r.match.path = \"/a b\"", 5, 23, "write `a%20b`"),
+    ("routes.r.match.path = '/\"<>^|[]`'", 5, 23, "write `%22%3C%3E%5E%7C%5B%5D%60`"),
+    ("routes.r.match.path = \"/a{b}\"", 5, 23, "the letters themselves are `%7B` and `%7D`"),
+    ("routes.r.match.path = \"/a%c3%a9\"", 5, 23, "write `a%C3%A9`"),
+    ("routes.r.match.path = \"/a%zz\"", 5, 23, "two hexadecimal digits"),
+    ("routes.r.match.path = \"/a/..;x\"", 5, 23, "dot segments are refused"),
+    ("routes.r.match.path = \"/a/%252e%252e\"", 5, 23, "dot segments are refused"),
+    ("routes.r.match.path = \"/%5Ca\"", 5, 23, "backslashes are refused"),
+    ("routes.r.match.path = \"/%00\"", 5, 23, "control bytes are refused"),
+    ("routes.r.match.path = \"/a?b\"", 5, 23, "match.query"),
+    ("routes.r.match.host = \"127.1\"", 5, 23, "written in full"),
+    ("routes.q.redirect.to = \"new\"", 5, 24, "leads to a path or a URL"),
+    ("routes.q.redirect.to = \"javascript://x/\"", 5, 24, "leads to a path or a URL"),
+    ("routes.q.redirect.to = \"//a.test/\"", 5, 24, "beginning of a host"),
+    ("routes.q.redirect.to = '/\\a.test'", 5, 24, "backslash"),
+    ("routes.q.redirect.to = \"https://u@a.test/\"", 5, 24, "`u@a.test` is no host"),
+    (
+        "routes.q.match.path = \"/{*rest}\"\nroutes.q.redirect.to = \"https://a.test{rest}\"",
+        6,
+        24,
+        "could make `a.test` another host",
+    ),
+    (
+        "routes.q.match.path = \"/{*rest}\"\nroutes.q.redirect.to = \"https://{rest}/\"",
+        6,
+        24,
+        "`` is no host with a port",
+    ),
+    ("routes.r.rewrite.replace = \"/a?b=1\"", 5, 28, "a path has no query"),
+    ("routes.r.rewrite.replace = '/a\\b'", 5, 28, "backslashes are refused"),
+    ("include = [1]", 5, 12, "takes text, not a number"),
     ("access_log.output = \"${NOPE}\"", 5, 21, "`NOPE` is not set"),
     ("x = ", 5, 5, ""),
 ];
@@ -144,12 +176,92 @@ fn all_faults_come_at_once_and_near_names_help() {
     assert!(faults[0].to_string().contains("^^^^^^"), "{}", faults[0]);
 }
 
+/// Lines put behind the same four: line, column, fragment of the one warning.
+const RISKY: &[(&str, usize, usize, &str)] = &[
+    ("pools.p.tls.verify = false", 5, 13, "not verified"),
+    (
+        "pools.q.endpoints = [\"127.0.0.1:2\", { address = \"127.0.0.1:3\", backup = true }]\nroutes.q = { match.path = \"/q\", pool = \"q\" }",
+        5,
+        7,
+        "has a backup but no health check",
+    ),
+    ("listeners.a.trusted_proxies = \"0.0.0.0/0\"", 5, 13, "any client can claim any address"),
+    ("listeners.a.trusted_proxies = [\"10.0.0.0/8\", \"::/0\"]", 5, 46, "any client can claim any address"),
+    ("pools.q.endpoints = [\"127.0.0.1:2\"]", 5, 7, "no route uses the pool `q`"),
+    ("[caches.m]", 5, 9, "no route uses the cache `m`"),
+    ("listeners.a.limits.connections = 30000", 2, 11, "is never reached: `process.max_connections` is 20000"),
+    ("pools.p.health.tcp = { interval = \"1s\", timeout = \"2s\" }", 5, 9, "longer than the 1s"),
+    ("routes.r.timeouts.total = \"10s\"", 5, 10, "(10s) ends before `timeouts.response` (30s) of pool `p`"),
+    ("pools.q.endpoints = [\"127.0.0.1:80\"]\nroutes.q = { match.path = \"/q\", pool = \"q\" }", 5, 9, "a circle"),
+    // Routes that never apply.
+    ("routes.q.pool = \"p\"", 5, 8, "`q` never applies: `r` takes all of it first"),
+    ("routes.q = { match.path = \"/*\", pool = \"p\" }", 5, 8, "`r` takes all of it first"),
+    (
+        "routes.a = { match.path = \"/{x}\", pool = \"p\" }\nroutes.b = { match.path = \"/{y}\", pool = \"p\" }",
+        6,
+        8,
+        "`b` never applies: `a` takes",
+    ),
+    (
+        "routes.a = { match.path = \"/a\", match.method = [\"GET\", \"HEAD\"], pool = \"p\" }\nroutes.b = { match.path = \"/a\", match.method = \"GET\", pool = \"p\" }",
+        6,
+        8,
+        "`b` never applies: `a` takes",
+    ),
+    (
+        "routes.a = { match.path = \"/a\", pool = \"p\" }\nroutes.b = { match.path = \"/b\", pool = \"p\" }\nroutes.c = { match.path = [\"/a\", \"/b\"], pool = \"p\" }",
+        7,
+        8,
+        "`c` never applies: `a` with `b` takes",
+    ),
+    ("routes.q = { match.scheme = \"https\", pool = \"p\" }", 5, 8, "no listener serves what it matches"),
+    (
+        "listeners.b = { address = \"[::1]:81\", redirect = \"https\" }\nlisteners.c = { address = \"[::1]:82\", tls.certificates = [{ cert = \"c\", key = \"k\" }] }\nroutes.q = { match.listener = \"b\", pool = \"p\" }",
+        7,
+        8,
+        "no listener serves what it matches",
+    ),
+];
+
+/// What looks like one of them and is fine.
+const FINE: &[&str] = &[
+    "listeners.a.trusted_proxies = [\"0.0.0.0/1\", \"::1\"]",
+    "routes.q = { match.path = \"/q\", pool = \"p\" }",
+    "routes.q = { match.method = \"GET\", pool = \"p\" }",
+    "routes.a = { match.path = \"/a\", pool = \"p\" }\nroutes.b = { match.path = \"/a/\", pool = \"p\" }",
+    "routes.a = { match.path = \"/a\", match.method = \"GET\", pool = \"p\" }\nroutes.b = { match.path = \"/a\", match.scheme = \"http\", pool = \"p\" }",
+    "routes.a = { match.client_ip = \"10.0.0.0/8\", pool = \"p\" }\nroutes.b = { match.client_ip = \"10.0.0.0/7\", pool = \"p\" }",
+    "routes.a = { match.path = \"/{*r}\", redirect.to = \"https://a.test:8443/{r}\", match.host = \"a.test\" }",
+    "routes.a = { match.path = \"/x\", redirect.to = \"https://a.test\" }",
+    "routes.a = { match.path = \"/{*r}\", match.host = \"a\", redirect.to = \"https://a.test?{r}\" }",
+    "routes.a = { match.path = \"/caf%C3%A9;v=1/a%2Fb/@:$\", pool = \"p\" }",
+    "pools.p.timeouts.response = \"9s\"\nroutes.r.timeouts.total = \"9s\"",
+];
+
 #[test]
-fn risks_are_warnings() {
-    let text = format!("{HEAD}pools.p.tls.verify = false\nroutes.q.pool = \"p\"\n");
-    let (_, warnings) = read(&text).unwrap();
-    assert_eq!(warnings.len(), 2, "{warnings:#?}");
-    assert!(read("").is_err());
+fn risks_are_warnings_with_a_place_and_a_way_out() {
+    let mut wrong = String::new();
+    for (lines, line, column, fragment) in RISKY {
+        let (_, warnings) = read(&format!("{HEAD}{lines}\n")).unwrap_or_else(|faults| panic!("{lines}: {faults:#?}"));
+        let right = matches!(warnings.as_slice(), [warning] if warning.message.contains(fragment)
+            && (warning.line, warning.column) == (*line, *column) && warning.help.is_some());
+        if !right {
+            wrong.push_str(&format!("== {lines}\n{}", warnings.iter().map(ToString::to_string).collect::<String>()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
+    for lines in FINE {
+        let (_, warnings) = read(&format!("{HEAD}{lines}\n")).unwrap_or_else(|faults| panic!("{lines}: {faults:#?}"));
+        assert_eq!(warnings, [], "{lines}");
+    }
+}
+
+#[test]
+fn a_file_without_its_version_is_told_what_to_write() {
+    let faults = read(HEAD.split_once('\n').unwrap().1).unwrap_err();
+    let [fault] = faults.as_slice() else { panic!("{faults:#?}") };
+    assert!(fault.message.contains("`config_version` is missing"), "{fault}");
+    assert_eq!(fault.help.as_deref(), Some("write `config_version = 1` as the file's first line"));
 }
 
 proptest! {
