@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::base::clock;
 use crate::config::model::Name;
 use crate::control::End;
@@ -17,15 +19,21 @@ pub(super) async fn drain(plane: &Plane, workers: &[WorkerSender], sockets: &[(N
     plane.draining.store(true, Ordering::Relaxed);
     tracing::info!(delay = ?process.drain_delay, deadline = ?process.drain_timeout, "draining");
     tokio::time::sleep(process.drain_delay).await;
+    let mut accepted = Vec::new();
     for worker in workers {
         for (listener, address) in sockets {
             drop(worker.send(WorkerCommand::Unlisten { listener: listener.clone(), address: *address }));
         }
-        drop(worker.send(WorkerCommand::Drain));
+        let (done, accepting) = oneshot::channel();
+        drop(worker.send(WorkerCommand::Drain(done)));
+        accepted.push(accepting);
     }
-    // What is queued in the kernel is accepted first; the count knows of it only after that.
-    tokio::time::sleep(LOOK * 5).await;
     let began = clock::now();
+    // What is queued in the kernel is accepted first; the count knows of it only after that.
+    for accepting in accepted {
+        let left = process.drain_timeout.saturating_sub(clock::now() - began);
+        drop(tokio::time::timeout(left, accepting).await);
+    }
     while plane.connections.load(Ordering::Relaxed) > 0 {
         if clock::now() - began >= process.drain_timeout {
             let left = plane.connections.load(Ordering::Relaxed);

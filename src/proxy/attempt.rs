@@ -1,5 +1,6 @@
 //! One try of one request on one endpoint: a connection, the request, the response's head.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::proxy::error::{ProxyError, Stage};
 use crate::proxy::worker::WorkerContext;
 use crate::tls;
 use crate::upstream::connection::idle::Reuse;
-use crate::upstream::connection::{Connection, SendFailure, dial};
+use crate::upstream::connection::{Connection, dial};
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::Progress;
 
@@ -23,6 +24,7 @@ use crate::upstream::retry::Progress;
 const RESPONSE_HEAD: usize = 64 * 1024;
 
 /// What one attempt ended in.
+#[expect(clippy::large_enum_variant, reason = "the large one is nearly always the one")]
 pub(super) enum Outcome {
     /// The response's head came.
     Response {
@@ -31,16 +33,16 @@ pub(super) enum Outcome {
         connect: Option<Duration>,
         first_byte: Duration,
     },
-    /// It failed; `unsent` gives the request back where nothing of it was sent.
-    Failure { error: ProxyError, progress: Progress, unsent: Option<Request<RequestBody>> },
+    /// It failed.
+    Failure { error: ProxyError, progress: Progress },
 }
 
-/// Makes one attempt.
+/// Makes one attempt. The request is taken, and put back where nothing of it was sent.
 pub(super) async fn attempt(
     worker: &Rc<WorkerContext>,
     pool: &Pool,
     endpoint: &Endpoint,
-    mut request: Request<RequestBody>,
+    request: &mut Option<Request<RequestBody>>,
     mut reuse: Reuse,
     meter: Option<&BodyMeter>,
     end: Instant,
@@ -53,23 +55,28 @@ pub(super) async fn attempt(
             None => match Box::pin(open(pool, endpoint, end)).await {
                 Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
                 Err(error) => {
-                    return Outcome::Failure { error, progress: Progress::NothingSent, unsent: Some(request) };
+                    return Outcome::Failure { error, progress: Progress::NothingSent };
                 }
             },
         };
-        let exchanged = {
-            let exchange = connection.exchange(request);
+        let Some(taken) = request.take() else {
+            let error = ProxyError::new(Stage::Exchange, Reason::Internal);
+            return Outcome::Failure { error, progress: Progress::Sent };
+        };
+        let mut exchanged = {
+            let exchange = std::pin::pin!(connection.exchange(taken));
             within(exchange, pool.spec.timeouts.response, meter, end).await
         };
-        match exchanged {
-            // It had gone stale, and nobody has seen the request.
-            Ok(Err(SendFailure { unsent: Some(unsent), .. })) if connect.is_none() => {
-                (request, reuse, began) = (unsent, Reuse::Peek, clock::now());
-            }
-            exchanged => break (exchanged, connect),
+        if let Ok(Err(failure)) = &mut exchanged {
+            *request = failure.unsent.take();
         }
+        if request.is_none() || connect.is_some() {
+            break (exchanged, connect);
+        }
+        // It had gone stale, and nobody has seen the request.
+        (reuse, began) = (Reuse::Peek, clock::now());
     };
-    let fail = |reason, source: Option<hyper::Error>, progress, unsent| {
+    let fail = |reason, source: Option<hyper::Error>, progress| {
         // A body that the client broke off surfaces here as an error of sending: the endpoint is not to blame.
         let (stage, reason) = match meter.and_then(|meter| meter.fault.get()) {
             Some(fault) => (Stage::RequestBody, fault),
@@ -79,7 +86,7 @@ pub(super) async fn attempt(
             Some(source) => ProxyError::with(stage, reason, source),
             None => ProxyError::new(stage, reason),
         };
-        Outcome::Failure { error, progress, unsent }
+        Outcome::Failure { error, progress }
     };
     match exchanged {
         Ok(Ok((mut response, connection))) if is_framed_once(&response) => {
@@ -91,17 +98,17 @@ pub(super) async fn attempt(
                 first_byte: clock::now().saturating_duration_since(began),
             }
         }
-        Ok(Ok(_)) => fail(Reason::BadResponse, None, Progress::Answered, None),
+        Ok(Ok(_)) => fail(Reason::BadResponse, None, Progress::Answered),
         Ok(Err(failure)) => {
             let (reason, progress) = match &failure.error {
                 Some(error) if error.is_parse_too_large() => (Reason::ResponseHeadersTooLarge, Progress::Answered),
                 Some(error) if error.is_parse() => (Reason::BadResponse, Progress::Answered),
-                _ if failure.unsent.is_some() || failure.undelivered => (Reason::EndpointClosed, Progress::NothingSent),
+                _ if request.is_some() || failure.undelivered => (Reason::EndpointClosed, Progress::NothingSent),
                 _ => (Reason::EndpointClosed, Progress::Sent),
             };
-            fail(reason, failure.error, progress, failure.unsent)
+            fail(reason, failure.error, progress)
         }
-        Err(reason) => fail(reason, None, Progress::Sent, None),
+        Err(reason) => fail(reason, None, Progress::Sent),
     }
 }
 
@@ -134,12 +141,11 @@ fn make_ours<B>(response: &mut http::Response<B>) {
 /// Waits for the response's head: `response` long from the request's end, or from when the endpoint last took a
 /// piece of it, and no longer than until `end`.
 async fn within<T>(
-    exchange: impl Future<Output = T>,
+    mut exchange: Pin<&mut impl Future<Output = T>>,
     response: Duration,
     meter: Option<&BodyMeter>,
     end: Instant,
 ) -> Result<T, Reason> {
-    let mut exchange = std::pin::pin!(exchange);
     let mut timer = std::pin::pin!(tokio::time::sleep_until((clock::now() + response).min(end).into()));
     // A body that is on its way, and how much of it was taken when the timer was set.
     let mut sending = meter.filter(|meter| !meter.ended.get()).map(|meter| (meter, meter.bytes.get()));

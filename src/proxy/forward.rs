@@ -55,7 +55,7 @@ struct Fetched {
 impl Forward<'_> {
     pub(super) async fn run(
         &self,
-        mut parts: Parts,
+        parts: &mut Parts,
         incoming: Incoming,
         mut ledger: Box<Ledger>,
     ) -> Response<ResponseBody> {
@@ -63,7 +63,7 @@ impl Forward<'_> {
         (ledger.pool, ledger.side) = (Some(plan.pool), plan.side);
         let cached = match plan.cache {
             None => None,
-            Some(rule) => match Cached::look_up(self, rule, &mut parts, &mut ledger) {
+            Some(rule) => match Cached::look_up(self, rule, parts, &mut ledger) {
                 Found::Answer(answer) => return answer::stored(*answer, &plan.route.response_headers, ledger),
                 Found::Fetch(cached) => Some(cached),
             },
@@ -83,11 +83,11 @@ impl Forward<'_> {
                 Err(reason) => return answer::refusal(reason, ledger),
             },
         };
-        let request = match self.request(parts, upgrade.as_deref(), body, &ledger) {
-            Ok(request) => request,
+        let mut request = match self.request(parts, upgrade.as_deref(), body, &ledger) {
+            Ok(request) => Some(request),
             Err(reason) => return answer::refusal(reason, ledger),
         };
-        let fetched = match self.fetch(request, &mut ledger).await {
+        let fetched = match self.fetch(&mut request, &mut ledger).await {
             Ok(fetched) => fetched,
             Err(reason) => return answer::refusal(reason, ledger),
         };
@@ -129,7 +129,7 @@ impl Forward<'_> {
     /// The request as the endpoint gets it.
     fn request(
         &self,
-        parts: Parts,
+        parts: &mut Parts,
         upgrade: Option<&str>,
         body: RequestBody,
         ledger: &Ledger,
@@ -157,23 +157,20 @@ impl Forward<'_> {
             upgrade,
         };
         let mut request = Request::new(body);
-        *request.method_mut() = parts.method;
+        *request.method_mut() = std::mem::take(&mut parts.method);
         *request.uri_mut() = Uri::from(target);
-        *request.headers_mut() = parts.headers;
+        *request.headers_mut() = std::mem::take(&mut parts.headers);
         headers::for_endpoint(request.headers_mut(), &forwarded, &self.plan.route.request_headers);
         Ok(request)
     }
 
     /// Picks and attempts until an endpoint answers.
-    async fn fetch(&self, request: Request<RequestBody>, ledger: &mut Ledger) -> Result<Fetched, Reason> {
+    async fn fetch(&self, next: &mut Option<Request<RequestBody>>, ledger: &mut Ledger) -> Result<Fetched, Reason> {
         let end = self.end(ledger);
-        let idempotent = request.method().is_idempotent();
-        let mut next = Some(request);
         let mut tried: SmallVec<[EndpointIndex; 4]> = SmallVec::new();
         let mut used = self.plan.pool;
         let mut last = None;
         for number in 0..self.plan.max_attempts.max(1) {
-            let Some(request) = next.take() else { break };
             let (pool_index, index, lease) = match self.pick(&mut tried, &mut used, ledger) {
                 Ok(picked) => picked,
                 Err(reason) => return Err(last.unwrap_or(reason)),
@@ -182,10 +179,11 @@ impl Forward<'_> {
             let Some(endpoint) = pool.endpoint(index) else { return Err(Reason::Internal) };
             (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), number);
             // What was not sent comes back by itself. What was sent and never came there does not, whatever its method.
-            let spare = copy_of(&request);
-            let reuse = if idempotent && spare.is_some() { Reuse::Trust } else { Reuse::Peek };
+            let spare = next.as_ref().and_then(copy_of);
+            let idempotent = spare.as_ref().is_some_and(|spare| spare.method().is_idempotent());
+            let reuse = if idempotent { Reuse::Trust } else { Reuse::Peek };
             let name = &*pool.spec.name;
-            match attempt(self.worker, pool, endpoint, request, reuse, ledger.body.as_deref(), end).await {
+            match attempt(self.worker, pool, endpoint, next, reuse, ledger.body.as_deref(), end).await {
                 Outcome::Response { response, connection, connect, first_byte } => {
                     endpoint.state.trust();
                     (ledger.connect, ledger.first_byte) = (connect, Some(first_byte));
@@ -201,14 +199,14 @@ impl Forward<'_> {
                     let idle = pool.spec.timeouts.body;
                     return Ok(Fetched { response, connection, home, lease, idle, end });
                 }
-                Outcome::Failure { error, progress, unsent } => {
+                Outcome::Failure { error, progress } => {
                     let reason = error.reason;
                     if error.blame() != Blame::Client {
                         self.worker.metrics.attempt(name, &endpoint.name, None, Some(reason), None);
                     }
                     self.doubt(endpoint, &error, progress);
                     last = Some(reason);
-                    next = unsent.or(spare);
+                    *next = next.take().or(spare);
                     let state = if next.is_some() { BodyState::Replayable } else { BodyState::Consumed };
                     let may = error.blame() != Blame::Client
                         && !matches!(reason, Reason::TotalTimeout | Reason::OutOfResources)

@@ -55,6 +55,8 @@ pub(super) struct Accepted {
     pub snapshot: Rc<WorkerSnapshot>,
     pub worker: Rc<WorkerContext>,
     pub phases: Rc<Phases>,
+    #[expect(dead_code, reason = "held for its drop, which counts the connection out")]
+    pub open: Open,
 }
 
 /// A connection that is ready for its first head.
@@ -66,15 +68,15 @@ struct Opened {
     tls: Option<TlsInfo>,
 }
 
-/// Counts a connection for as long as it is open.
-struct Open {
+/// Counts a connection from its acceptance for as long as it is open.
+pub(super) struct Open {
     worker: Rc<WorkerContext>,
     listener: Name,
     of_listener: Arc<AtomicUsize>,
 }
 
 impl Open {
-    fn new(worker: &Rc<WorkerContext>, listener: &Listener) -> Self {
+    pub(super) fn new(worker: &Rc<WorkerContext>, listener: &Listener) -> Self {
         worker.plane.connections.fetch_add(1, Ordering::Relaxed);
         listener.open.fetch_add(1, Ordering::Relaxed);
         worker.metrics.connection_opened(&listener.spec.name);
@@ -94,7 +96,6 @@ impl Accepted {
     /// Serves the connection to its end.
     pub(super) async fn serve(self) {
         let Some(listener) = self.snapshot.listener(self.index) else { return };
-        let _open = Open::new(&self.worker, listener);
         let timeouts = listener.spec.timeouts;
         let accepted = clock::now();
         // In clear the first bytes belong to the first head, so one deadline holds from here to its end.
@@ -347,15 +348,14 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (worker, info) = (self.worker.clone(), self.info.clone());
-        let flow = self.streams.as_ref().map(Streams::begin);
-        Box::pin(async move {
-            let response = proxy::handle(worker, info, request).await;
-            Ok(match flow {
-                Some(flow) => response.map(|body| body.with_flow(flow)),
-                None => response,
-            })
-        })
+        let handled = proxy::handle(self.worker.clone(), self.info.clone(), request);
+        match &self.streams {
+            None => Box::pin(handled),
+            Some(streams) => {
+                let flow = streams.begin();
+                Box::pin(async move { Ok(handled.await?.map(|body| body.with_flow(flow))) })
+            }
+        }
     }
 }
 

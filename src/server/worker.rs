@@ -7,12 +7,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
+use std::thread;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::clock;
@@ -21,7 +22,7 @@ use crate::base::record::ConnectionRecord;
 use crate::base::task::spawn_local;
 use crate::config::model::Name;
 use crate::proxy::{WorkerContext, WorkerSnapshot};
-use crate::server::connection::Accepted;
+use crate::server::connection::{Accepted, Open};
 use crate::server::phase::{Phase, Phases};
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 
@@ -35,7 +36,7 @@ pub struct Worker {
     /// The way to it.
     pub commands: WorkerSender,
     /// Ends after [`WorkerCommand::Stop`].
-    pub thread: JoinHandle<()>,
+    pub thread: thread::JoinHandle<()>,
 }
 
 /// Starts a worker.
@@ -47,13 +48,12 @@ pub fn spawn(index: usize, plane: Arc<Plane>) -> io::Result<Worker> {
     // A `LocalRuntime` cannot change threads: this one only shows early that one can be made.
     drop(runtime?);
     let (commands, receiver) = mpsc::unbounded_channel();
-    let thread =
-        std::thread::Builder::new().name(format!("worker-{index}")).spawn(
-            move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(run(index, plane, receiver)),
-                Err(error) => tracing::error!(worker = index, %error, "the worker has no runtime"),
-            },
-        )?;
+    let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+            Ok(runtime) => runtime.block_on(run(index, plane, receiver)),
+            Err(error) => tracing::error!(worker = index, %error, "the worker has no runtime"),
+        }
+    })?;
     Ok(Worker { commands, thread })
 }
 
@@ -61,6 +61,7 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
     let context = Rc::new(WorkerContext::new(plane.clone()));
     let phases = Rc::new(Phases::default());
     let mut sockets: HashMap<(Name, SocketAddr), Listening> = HashMap::new();
+    let mut listeners: Vec<JoinHandle<()>> = Vec::new();
     let mut tick = tokio::time::interval(TICK);
     let beat = || {
         if let Some(stamp) = plane.worker_ticks.get(index) {
@@ -90,7 +91,8 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
                 if let Some(before) = sockets.insert((listener, address), listening.clone()) {
                     before.closing.cancel();
                 }
-                spawn_local(listen(context.clone(), listening, socket, phases.clone()));
+                listeners.retain(|task| !task.is_finished());
+                listeners.push(spawn_local(listen(context.clone(), listening, socket, phases.clone())));
             }
             Some(WorkerCommand::Rename { from, to, address, snapshot }) => {
                 if let Some(listening) = sockets.remove(&(from, address)) {
@@ -104,7 +106,15 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
                     listening.closing.cancel();
                 }
             }
-            Some(WorkerCommand::Drain) => phases.enter(Phase::Drain),
+            Some(WorkerCommand::Drain(accepted)) => {
+                phases.enter(Phase::Drain);
+                // All sockets were told to close before.
+                for listener in listeners.drain(..) {
+                    drop(listener.await);
+                }
+                // Whoever gave up waiting needs no answer.
+                let _ = accepted.send(());
+            }
             Some(WorkerCommand::Stop) | None => break,
         }
     }
@@ -142,27 +152,31 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::n
         Ok(socket) => socket,
         Err(error) => return tracing::error!(listener = %listening.name.borrow(), %error, "cannot listen"),
     };
-    let closed = Cell::new(false);
     loop {
         let accepted = tokio::select! {
             biased;
-            () = listening.closing.cancelled(), if !closed.get() => {
-                closed.set(true);
-                continue;
-            }
+            () = listening.closing.cancelled() => break,
             accepted = socket.accept() => accepted,
-            () = std::future::ready(()), if closed.get() => return,
         };
-        let name = listening.name.borrow().clone();
         match accepted {
-            Ok((stream, peer)) => accept(&context, &name, listening.snapshot(&context), stream, peer, &phases),
+            Ok((stream, peer)) => accept(&context, &listening, stream, peer, &phases),
             Err(error) if is_shortage(&error) => {
+                let name = listening.name.borrow().clone();
                 tracing::warn!(listener = %name, %error, "cannot accept: raise the limit of open files (ulimit -n)");
                 // The socket stays ready: without a rest this loop would take the whole core.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
             // The client was gone before we came to it.
             Err(_) => {}
+        }
+    }
+    // Asked of the kernel itself: the runtime may not have heard yet of who has come.
+    let Ok(socket) = socket.into_std() else { return };
+    while let Ok((stream, peer)) = socket.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            accept(&context, &listening, stream, peer, &phases);
         }
     }
 }
@@ -174,12 +188,13 @@ fn is_shortage(error: &io::Error) -> bool {
 
 fn accept(
     context: &Rc<WorkerContext>,
-    name: &Name,
-    snapshot: Rc<WorkerSnapshot>,
-    stream: tokio::net::TcpStream,
+    listening: &Listening,
+    stream: TcpStream,
     peer: SocketAddr,
     phases: &Rc<Phases>,
 ) {
+    let snapshot = listening.snapshot(context);
+    let name = &*listening.name.borrow();
     let Some(index) = snapshot.listener_named(name) else { return };
     let listener = &snapshot.listeners[index.at()];
     let count = |open: &AtomicUsize| open.load(Ordering::Relaxed);
@@ -206,6 +221,7 @@ fn accept(
     // Small answers must not wait for the client's delayed ACK.
     let _ = stream.set_nodelay(true);
     let accepted = Accepted {
+        open: Open::new(context, listener),
         stream: Cell::new(Some(stream)),
         peer,
         listener: name.clone(),

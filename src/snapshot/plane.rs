@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use arc_swap::ArcSwap;
+use tokio::sync::oneshot;
 
 use crate::config::model::Name;
 use crate::snapshot::{Carried, Snapshot};
@@ -81,8 +82,8 @@ pub enum WorkerCommand {
         /// Its address as configured.
         address: SocketAddr,
     },
-    /// Finish what runs, keep nothing alive.
-    Drain,
+    /// Finish what runs, keep nothing alive. Answered when all that was queued on closed sockets is accepted.
+    Drain(oneshot::Sender<()>),
     /// Close everything and end the thread.
     Stop,
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
+use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 
 pub use stream::EndpointStream;
@@ -96,10 +96,20 @@ where
     ///
     /// # Errors
     /// [`SendFailure`] gives the request back where nothing of it was sent.
-    pub async fn exchange(mut self, request: Request<B>) -> Result<(Response<Incoming>, Self), SendFailure<B>> {
+    pub fn exchange(
+        mut self,
+        request: Request<B>,
+    ) -> impl Future<Output = Result<(Response<Incoming>, Self), SendFailure<B>>> {
+        // Handed over before the future begins, which then need not have room for it.
         let sending = self.sender.try_send_request(request);
+        Self::answered(Some(self), sending)
+    }
+
+    async fn answered(
+        mut connection: Option<Self>,
+        sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
+    ) -> Result<(Response<Incoming>, Self), SendFailure<B>> {
         let mut sending = std::pin::pin!(sending);
-        let mut connection = Some(self);
         let mut nothing_arrived = false;
         let answered = std::future::poll_fn(|context| {
             let ended = connection.as_mut().is_none_or(|connection| connection.poll_driver(context).is_ready());
@@ -115,7 +125,7 @@ where
             sending.as_mut().poll(context)
         })
         .await;
-        let failed = |mut failure: hyper::client::conn::TrySendError<Request<B>>| {
+        let failed = |mut failure: TrySendError<Request<B>>| {
             let unsent = failure.take_message();
             let error = failure.into_error();
             // A reset can overtake a confirmation: only an end in good order proves anything.
