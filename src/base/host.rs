@@ -42,11 +42,15 @@ pub fn canonical_host(authority: &str) -> Result<(Cow<'_, str>, Option<u16>), Ho
         None => (authority, None),
     };
     let host = host.strip_suffix('.').unwrap_or(host);
-    check_name(host)?;
-    Ok(match host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        true => (Cow::Owned(host.to_ascii_lowercase()), port),
-        false => (Cow::Borrowed(host), port),
+    Ok(match check_name(host)? {
+        Case::Mixed => (Cow::Owned(host.to_ascii_lowercase()), port),
+        Case::Lower => (Cow::Borrowed(host), port),
     })
+}
+
+enum Case {
+    Lower,
+    Mixed,
 }
 
 fn port(digits: &str) -> Result<u16, HostFault> {
@@ -54,23 +58,36 @@ fn port(digits: &str) -> Result<u16, HostFault> {
     number.filter(|port| *port != 0).ok_or(HostFault::Port)
 }
 
-fn check_name(host: &str) -> Result<(), HostFault> {
+/// One pass: every request comes through here.
+fn check_name(host: &str) -> Result<Case, HostFault> {
     if host.is_empty() {
         return Err(HostFault::Empty);
     }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    if !host.bytes().all(allowed) || host.split('.').any(str::is_empty) {
+    let (mut allowed, mut empty_label, mut upper, mut before, mut last) = (true, false, false, b'.', 0);
+    for (at, byte) in host.bytes().enumerate() {
+        upper |= byte.is_ascii_uppercase();
+        allowed &= byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+        if byte == b'.' {
+            empty_label |= before == b'.';
+            last = at + 1;
+        }
+        before = byte;
+    }
+    if !allowed || empty_label || before == b'.' {
         return Err(HostFault::Character);
     }
     // `127.1` and `0x7f.1` are addresses to browsers and some resolvers (WHATWG URL, "ends in a number"): only the
     // full form is taken as one.
-    let last = host.rsplit('.').next().unwrap_or(host);
+    let last = host.get(last..).unwrap_or(host);
     let hexadecimal = last.strip_prefix("0x").or_else(|| last.strip_prefix("0X"));
     let number = match hexadecimal {
         Some(digits) => digits.bytes().all(|byte| byte.is_ascii_hexdigit()),
         None => last.bytes().all(|byte| byte.is_ascii_digit()),
     };
-    if number && host.parse::<Ipv4Addr>().is_err() { Err(HostFault::Character) } else { Ok(()) }
+    if number && host.parse::<Ipv4Addr>().is_err() {
+        return Err(HostFault::Character);
+    }
+    Ok(if upper { Case::Mixed } else { Case::Lower })
 }
 
 #[cfg(test)]

@@ -29,7 +29,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
             keep_alive: Duration::from_secs(4),
         },
         max_requests: None,
-        max_idle: 64,
+        max_idle: 1024,
     };
     if let Some(table) = table {
         defaults = policy(&table, &defaults);

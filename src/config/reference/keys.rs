@@ -165,7 +165,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key("timeouts.body", Default(r#""30s""#), "between two pieces of a response body"),
             key("timeouts.keep_alive", Default(r#""4s""#), "an idle connection; keep it below what the endpoints use"),
             key("max_requests", Example("100"), "at the same time, per endpoint; unless given: no limit"),
-            key("max_idle", Default("64"), "idle connections kept, per endpoint and worker"),
+            key("max_idle", Default("1024"), "idle connections kept, per endpoint and worker"),
         ],
     ),
     section(
