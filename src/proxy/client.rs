@@ -101,19 +101,9 @@ pub(super) struct Client {
 
 /// Finds out who is behind a request.
 pub(super) fn identify(headers: &HeaderMap, peer: IpAddr, trusted_proxies: &[IpNet]) -> Client {
-    let is_trusted = |ip: &IpAddr| trusted_proxies.iter().any(|net| net.contains(ip));
-    if trusted_proxies.is_empty() || !is_trusted(&peer) {
+    let Some(ip) = behind(headers, peer, trusted_proxies) else {
         return Client { ip: peer, trusted: false, request_id: RequestIdText::generate() };
-    }
-    let mut ip = peer;
-    let lines: Vec<&str> = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok()).collect();
-    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
-        let Ok(hop) = hop.trim().parse::<IpAddr>() else { break };
-        ip = hop;
-        if !is_trusted(&hop) {
-            break;
-        }
-    }
+    };
     let peers_id = headers
         .get("x-request-id")
         .and_then(|value| value.to_str().ok())
@@ -122,9 +112,39 @@ pub(super) fn identify(headers: &HeaderMap, peer: IpAddr, trusted_proxies: &[IpN
     Client { ip, trusted: true, request_id }
 }
 
+/// The first address from the right that is no trusted proxy, as far as it can be read; none where the peer itself is
+/// not trusted.
+#[doc(hidden)]
+pub fn behind(headers: &HeaderMap, peer: IpAddr, trusted_proxies: &[IpNet]) -> Option<IpAddr> {
+    let is_trusted = |ip: &IpAddr| trusted_proxies.iter().any(|net| net.contains(ip));
+    is_trusted(&peer).then_some(())?;
+    let mut ip = peer;
+    let lines: Vec<&[u8]> = headers.get_all("x-forwarded-for").iter().map(|value| value.as_bytes()).collect();
+    // As bytes: to pass over a line because of one byte in it would believe the one before, which anybody may have sent.
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(|byte| *byte == b',')) {
+        let hop = std::str::from_utf8(hop.trim_ascii()).ok().and_then(|hop| hop.parse::<IpAddr>().ok());
+        let Some(hop) = hop else { break };
+        ip = hop;
+        if !is_trusted(&hop) {
+            break;
+        }
+    }
+    Some(ip)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_byte_beyond_ascii_does_not_hide_the_line_that_a_trusted_proxy_added_to() {
+        let mut headers = HeaderMap::new();
+        headers.append("x-forwarded-for", "203.0.113.9".parse().unwrap());
+        headers.append("x-forwarded-for", http::HeaderValue::from_bytes(b"\xff, 198.51.100.7").unwrap());
+        let trusted = ["10.0.0.0/8".parse().unwrap()];
+        let ip = identify(&headers, "10.0.0.1".parse().unwrap(), &trusted).ip;
+        assert_eq!(ip.to_string(), "198.51.100.7");
+    }
 
     fn client(peer: &str, forwarded: &[&str]) -> String {
         let mut headers = HeaderMap::new();

@@ -25,7 +25,7 @@ use hyper::body::Incoming;
 
 pub use answer::early_status;
 pub use body::ResponseBody;
-pub use client::{ConnectionInfo, RequestGuard, TlsInfo};
+pub use client::{ConnectionInfo, RequestGuard, TlsInfo, behind};
 pub use error::{ProxyError, Stage};
 pub use flow::Flow;
 pub use upgrade::Tunnel;
