@@ -1,6 +1,8 @@
 //! Reads a config with all files it names.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -87,7 +89,7 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
         if files.iter().any(|file| file.path == reference.file) {
             continue;
         }
-        let content = std::fs::read(&reference.file);
+        let content = read(&reference.file);
         if let Err(error) = &content {
             let message = format!("cannot read `{}`: {error}", reference.file.display());
             context.fault("file", reference.at, &reference.path, message);
@@ -102,11 +104,23 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
     }
 }
 
+/// No config, certificate or key is larger: what is, was named by mistake (`/dev/zero` has no end).
+const LARGEST_FILE: u64 = 16 << 20;
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(LARGEST_FILE + 1).read_to_end(&mut content)?;
+    match content.len() as u64 > LARGEST_FILE {
+        true => Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than 16MiB")),
+        false => Ok(content),
+    }
+}
+
 fn add_source(context: &mut Context, files: &mut Vec<SourceFile>, path: &Path) -> Result<(), String> {
-    let read = std::fs::read(path);
-    let hash = read.as_ref().map_or(0, |content| xxh3_64(content));
+    let content = read(path);
+    let hash = content.as_ref().map_or(0, |content| xxh3_64(content));
     files.push(SourceFile { path: path.to_owned(), hash });
-    let text = String::from_utf8(read.map_err(|error| error.to_string())?).map_err(|_| "it is not UTF-8")?;
+    let text = String::from_utf8(content.map_err(|error| error.to_string())?).map_err(|_| "it is not UTF-8")?;
     context.sources.push((path.display().to_string(), text));
     Ok(())
 }
@@ -205,7 +219,7 @@ fn hash_of(path: &Path) -> u64 {
     if path.is_dir() {
         return xxh3_64(listing(path).join("/").as_bytes());
     }
-    std::fs::read(path).map_or(0, |content| xxh3_64(&content))
+    read(path).map_or(0, |content| xxh3_64(&content))
 }
 
 /// Checks a text alone: no includes, no other files. Relative paths stay as they are.
@@ -230,6 +244,28 @@ pub fn parse_text(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_without_end_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("h.toml");
+        std::fs::write(&main, MAIN.replace("ca.pem", "/dev/zero")).unwrap();
+        let faults = load(&main).unwrap_err();
+        assert!(faults.to_string().contains("`/dev/zero`: it is larger than 16MiB"), "{faults}");
+        assert!(load(Path::new("/dev/zero")).unwrap_err().to_string().contains("larger"));
+    }
+
+    /// The parser gives up on depth, not the stack.
+    #[test]
+    fn a_config_of_a_thousand_depths_is_refused() {
+        for text in [
+            format!("{} = 1", vec!["a"; 20_000].join(".")),
+            format!("a = {}", "[".repeat(20_000)),
+            format!("[{}]", vec!["a"; 20_000].join(".")),
+        ] {
+            assert!(parse_text("t.toml", &text, &|_| None).is_err());
+        }
+    }
 
     const MAIN: &str = "config_version = 1\ninclude = [\"conf.d/*.toml\"]\nlisteners.a.address = \"127.0.0.1:80\"\n\
         pools.p.endpoints = [\"127.0.0.1:1\"]\npools.p.tls.ca_file = \"ca.pem\"\n";
