@@ -12,6 +12,7 @@ use crate::base::record::Side;
 use crate::cache::usable::may_use;
 use crate::config::model::{Balance, Scheme};
 use crate::decide::{DecideInput, Decision, Forward, cache_key, decide};
+use crate::route::host::canonical_host;
 use crate::route::path::canonical;
 use crate::route::table::{Rejection, RequestView};
 use crate::snapshot::Snapshot;
@@ -116,11 +117,13 @@ pub fn explain(snapshot: &Snapshot, question: &Question, now: Instant) -> Result
         Some("https") => Scheme::Https,
         _ => return Err("the URL needs a scheme and a host: `https://localhost/api/notes`".to_owned()),
     };
-    let authority = uri.authority().map(|authority| authority.as_str().to_ascii_lowercase()).unwrap_or_default();
-    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    // As a request's Host is read: one spelling for rules and cache key.
+    let sent = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let (host, port) = canonical_host(sent).map_err(|fault| format!("the host is refused with 400: {fault}"))?;
+    let authority = port.map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
     let path = canonical(uri.path()).map_err(|fault| format!("the path is refused with 400: {fault}"))?;
     let headers = headers(&question.headers)?;
-    let listener = listener(snapshot, scheme, uri.port_u16()).ok_or("there is no listener")?;
+    let listener = listener(snapshot, scheme, port).ok_or("there is no listener")?;
     let client_ip = question.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let view = RequestView {
         listener,
