@@ -11,7 +11,7 @@ ARGS  ?=
 CARGO_FLAGS := --profile ci --workspace --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/ci
 
-.PHONY: help demo test build fmt lint clean tools
+.PHONY: help demo test build fmt lint bench-quick steady clean tools
 
 help:
 	@echo 'make demo         build, start databases, app servers and headgate, serve until Ctrl-C'
@@ -19,6 +19,8 @@ help:
 	@echo '     STORE=...    auto (default), mariadb or sqlite'
 	@echo '     ARGS=...     more options, such as ARGS="--https-port 9443" (ARGS=--help lists them)'
 	@echo 'make test         formatting, clippy, every test, then the tour on MariaDB and on SQLite'
+	@echo 'make bench-quick  CPU time per request beside nginx; needs nginx and wrk'
+	@echo 'make steady       20 reloads, 20 broken ones and a kill -9 under load, with 0 failures; needs wrk'
 	@echo 'make build        every program, into $(BIN)'
 	@echo 'make fmt, lint    format the code; look at it with clippy'
 	@echo 'make clean        remove target/, and with it the data of the demo'
@@ -36,6 +38,12 @@ test: tools
 
 build: tools
 	cargo build $(CARGO_FLAGS)
+
+bench-quick: tools
+	benches/quick/run
+
+steady: tools
+	benches/quick/steady
 
 fmt: tools
 	cargo fmt --all
