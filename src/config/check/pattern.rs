@@ -120,8 +120,9 @@ pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     if name.len() > 253 || !name.split('.').all(label) {
         return Err("not a host name; write international names in their `xn--` form".to_owned());
     }
-    if !suffix && canonical_host(name).is_err() {
-        return Err("an IPv4 address is written in full, as `127.0.0.1`; requests with less are refused".to_owned());
+    let example = if suffix { format!("a.{name}") } else { name.to_owned() };
+    if canonical_host(&example).is_err() {
+        return Err("a name that ends in a number is an IPv4 address, written in full: `127.0.0.1`".to_owned());
     }
     let name = name.to_owned();
     Ok(if suffix { HostPattern::Suffix(name) } else { HostPattern::Exact(name) })

@@ -125,6 +125,7 @@ const FAULTY: &[(&str, usize, usize, &str)] = &[
     ("routes.r.match.path = \"/%00\"", 5, 23, "control bytes are refused"),
     ("routes.r.match.path = \"/a?b\"", 5, 23, "match.query"),
     ("routes.r.match.host = \"127.1\"", 5, 23, "written in full"),
+    ("routes.r.match.host = \"*.1\"", 5, 23, "written in full"),
     ("routes.q.redirect.to = \"new\"", 5, 24, "leads to a path or a URL"),
     ("routes.q.redirect.to = \"javascript://x/\"", 5, 24, "leads to a path or a URL"),
     ("routes.q.redirect.to = \"//a.test/\"", 5, 24, "beginning of a host"),
