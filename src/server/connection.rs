@@ -204,7 +204,14 @@ impl Accepted {
         match end {
             // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
             End::Closed | End::Expired(Expired::KeepAlive) => {}
-            End::Failed(error) => return self.explain(&error),
+            End::Failed(error) => {
+                self.explain(&error);
+                if !error.is_parse() {
+                    return;
+                }
+                // hyper has answered by itself, and the client may still be sending: as with a refusal of ours.
+                info.lingers.set(true);
+            }
             End::Expired(Expired::Fault(reason)) => return self.expire(&info, reason),
             End::Stopped => return info.closed_for.set(Some(Reason::Draining)),
         }

@@ -104,6 +104,27 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
     }
 }
 
+/// Likewise where hyper refused by itself: its answer was followed by a close at once.
+#[test]
+fn what_hyper_refuses_is_told_to_a_client_that_is_still_sending() {
+    let origin = Origin::named("app");
+    let proxy = Proxy::to(&[origin.address]);
+    let sent = "x".repeat(4_000_000);
+    for (status, head) in
+        [(431, "GET / HTTP/1.1\r\nhost: a\r\nx-big: "), (400, "GET / HTTP/1.1\r\nhost: a\r\nx y\r\n\r\n")]
+    {
+        for _ in 0..10 {
+            let mut client = Client::connect(proxy.address());
+            client
+                .second()
+                .write_all(format!("{head}{sent}").as_bytes())
+                .expect("the connection stays until all is sent");
+            assert_eq!(client.receive().expect("an answer").status, status);
+        }
+    }
+    assert!(origin.heard().is_empty());
+}
+
 #[test]
 fn forms_of_targets_reach_the_endpoint_in_origin_form() {
     let origin = Origin::scripted(|heard, _| match heard.line.starts_with("HEAD") {
