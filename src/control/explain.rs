@@ -111,6 +111,9 @@ pub struct CacheView {
 /// A sentence where the question itself cannot be a request.
 pub fn explain(snapshot: &Snapshot, question: &Question, now: Instant) -> Result<Explanation, String> {
     let method = Method::from_bytes(question.method.as_bytes()).map_err(|_| "this is no method".to_owned())?;
+    if matches!(method, Method::CONNECT | Method::TRACE) {
+        return Err(format!("{method} is refused with 405"));
+    }
     let uri: Uri = question.url.parse().map_err(|error| format!("`{}` is no URL: {error}", question.url))?;
     let scheme = match uri.scheme_str() {
         Some("http") => Scheme::Http,

@@ -5,6 +5,7 @@
 mod admission;
 mod drain;
 mod endpoints;
+mod explain;
 mod forwarding;
 mod garbage;
 mod http2;

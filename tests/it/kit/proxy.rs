@@ -137,6 +137,19 @@ impl Proxy {
         serde_json::from_str(&client.receive().expect("the status").body).unwrap()
     }
 
+    /// What the admin API says would be done with a request; none where it would be refused.
+    pub(crate) fn explain(&self, question: &serde_json::Value) -> Option<serde_json::Value> {
+        let Some(Address::Tcp(address)) = self.running().admin else { panic!("no [admin] on TCP") };
+        let mut client = crate::kit::Client::connect(address);
+        let body = question.to_string();
+        let head =
+            "POST /v1/explain HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json";
+        client.send(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()));
+        let answer = client.receive().expect("an explanation");
+        assert!([200, 400].contains(&answer.status), "{answer:?}");
+        (answer.status == 200).then(|| serde_json::from_str(&answer.body).unwrap())
+    }
+
     /// What its access log says so far.
     pub(crate) fn log_text(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("access.log")).unwrap_or_default()
