@@ -1,6 +1,6 @@
 //! One request to the admin API of a running headgate.
 
-use std::io::{Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
@@ -10,23 +10,63 @@ use serde_json::Value;
 
 use crate::base::address::Address;
 
-const TIME_LIMIT: Duration = Duration::from_secs(15);
+/// An answer of the admin API.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: Value,
+}
 
-/// The status and the JSON of the answer.
-pub(super) fn call(address: &Address, method: &str, path: &str, body: Option<&Value>) -> anyhow::Result<(u16, Value)> {
-    let unreachable = || format!("no headgate answers at {address}: is it running, and is this its admin.address?");
-    match address {
-        Address::Tcp(tcp) => {
-            let stream = TcpStream::connect_timeout(tcp, TIME_LIMIT).with_context(unreachable)?;
-            stream.set_read_timeout(Some(TIME_LIMIT))?;
-            exchange(stream, &tcp.to_string(), method, path, body)
-        }
-        Address::Unix(socket) => {
-            let stream = UnixStream::connect(socket).with_context(unreachable)?;
-            stream.set_read_timeout(Some(TIME_LIMIT))?;
-            exchange(stream, "localhost", method, path, body)
+impl Answer {
+    /// The body of a success; else what the admin API says is wrong.
+    pub(super) fn expect_ok(self) -> anyhow::Result<Value> {
+        match self.status {
+            200 => Ok(self.body),
+            status => bail!("{}", self.body["error"].as_str().map_or(format!("the answer is {status}"), str::to_owned)),
         }
     }
+}
+
+/// Asks, and waits at most so long for each piece of the answer.
+pub(super) fn call(
+    address: &Address,
+    method: &str,
+    path: &str,
+    body: Option<&Value>,
+    limit: Duration,
+) -> anyhow::Result<Answer> {
+    let answer = match address {
+        Address::Tcp(tcp) => TcpStream::connect_timeout(tcp, limit).and_then(|stream| {
+            stream.set_read_timeout(Some(limit))?;
+            exchange(stream, &tcp.to_string(), method, path, body)
+        }),
+        Address::Unix(socket) => UnixStream::connect(socket).and_then(|stream| {
+            stream.set_read_timeout(Some(limit))?;
+            exchange(stream, "localhost", method, path, body)
+        }),
+    };
+    let answer = answer.map_err(|error| anyhow::anyhow!("{}", unreachable(address, &error)))?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{address} does not speak HTTP"))?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.with_context(|| format!("{address} does not speak HTTP"))?;
+    Ok(Answer { status, body: serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())) })
+}
+
+/// Why nobody answers, and what to do.
+fn unreachable(address: &Address, error: &io::Error) -> String {
+    let why = match (error.kind(), address) {
+        (ErrorKind::NotFound, _) => "there is no such socket: is headgate running, and is this its admin.address?",
+        (ErrorKind::ConnectionRefused, Address::Unix(_)) => {
+            "nobody listens there: headgate is not running, and an earlier one left the file behind"
+        }
+        (ErrorKind::ConnectionRefused, _) => {
+            "nobody listens there: is headgate running, and is this its admin.address?"
+        }
+        (ErrorKind::PermissionDenied, _) => "it is for the user that headgate runs as: ask as that user, or as root",
+        (ErrorKind::WouldBlock | ErrorKind::TimedOut, _) => "it does not answer in time",
+        _ => return format!("cannot ask {address}: {error}"),
+    };
+    format!("cannot ask {address}: {why}")
 }
 
 fn exchange(
@@ -35,7 +75,7 @@ fn exchange(
     method: &str,
     path: &str,
     body: Option<&Value>,
-) -> anyhow::Result<(u16, Value)> {
+) -> io::Result<String> {
     let body = body.map(Value::to_string).unwrap_or_default();
     // One write: the server may answer and close before a later one.
     let request = format!(
@@ -46,9 +86,5 @@ fn exchange(
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("the answer has no end of its head")?;
-    let Some(status) = head.split(' ').nth(1).and_then(|code| code.parse().ok()) else {
-        bail!("the answer is no HTTP");
-    };
-    Ok((status, serde_json::from_str(body).with_context(|| format!("the answer is no JSON: {body}"))?))
+    Ok(answer)
 }

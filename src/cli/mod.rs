@@ -2,6 +2,7 @@
 
 mod client;
 mod print;
+mod running;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,12 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::base::address::Address;
-use crate::base::clock;
+use crate::cli::running::Target;
 use crate::config::load;
-use crate::control::explain::{Question, explain};
+use crate::control::explain::Question;
 use crate::snapshot::{Carried, Snapshot};
 use crate::telemetry::logging;
 use crate::tls::dev_certificate::write_dev_certificate;
@@ -44,6 +45,7 @@ enum Command {
     /// Serve until told to end.
     Run(ConfigFile),
     /// Check a config file, its certificates included.
+    #[command(visible_alias = "validate")]
     Check {
         /// The config file.
         file: PathBuf,
@@ -55,14 +57,17 @@ enum Command {
         strict: bool,
     },
     /// Have the running headgate load its config.
-    Reload(ConfigFile),
+    Reload(Target),
     /// Show what runs.
     Status {
         #[command(flatten)]
-        config: ConfigFile,
+        target: Target,
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Only whether it is ready: exit code 0 or 1, for scripts and container health checks.
+        #[arg(long, conflicts_with = "json")]
+        ready: bool,
     },
     /// Tell what would be done with a request, and why.
     Explain {
@@ -76,8 +81,15 @@ enum Command {
         /// The client's address.
         #[arg(long)]
         client: Option<IpAddr>,
-        #[command(flatten)]
-        config: ConfigFile,
+        /// The listener that it comes to; unless given, the one that the URL's scheme and port lead to.
+        #[arg(long)]
+        listener: Option<String>,
+        /// Explain this config file, with every endpoint taken as up, instead of asking the running headgate.
+        #[arg(long)]
+        config: Option<PathBuf>,
+        /// The running headgate's admin API; unless given, as in the config at HEADGATE_CONFIG or headgate.toml.
+        #[arg(long, conflicts_with = "config")]
+        admin: Option<Address>,
         /// As JSON.
         #[arg(long)]
         json: bool,
@@ -110,32 +122,23 @@ fn execute(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(file) => Ok(crate::app::run(file.config)),
         Command::Check { file, format, strict } => Ok(check(&file, format, strict)),
-        Command::Reload(file) => {
-            let (status, answer) = client::call(&admin(&file.config)?, "POST", "/v1/reload", Some(&json!({})))?;
-            print::receipt(&answer);
-            Ok(u8::from(status != 200))
-        }
-        Command::Status { config, json } => {
-            let (_, answer) = client::call(&admin(&config.config)?, "GET", "/v1/status", None)?;
-            if json {
-                print::json(&answer)
-            } else {
-                print::status(&answer)
-            }
-            Ok(0)
-        }
-        Command::Explain { method, url, headers, client, config, json } => {
+        Command::Reload(target) => running::reload(target),
+        Command::Status { target, ready: true, .. } => running::ready(target),
+        Command::Status { target, json, .. } => running::status(target, json),
+        Command::Explain { method, url, headers, client, listener, config, admin, json } => {
             let headers = headers.iter().map(|field| {
                 let (name, value) = field.split_once(':').with_context(|| format!("`{field}` needs `Name: value`"))?;
                 Ok((name.trim().to_owned(), value.trim().to_owned()))
             });
             let headers = headers.collect::<anyhow::Result<_>>()?;
-            let question = Question { method: method.to_ascii_uppercase(), url, headers, client };
-            let answer = ask(&config.config, &question)?;
-            if json {
-                print::json(&answer)
-            } else {
-                print::explanation(&answer)
+            let question = Question { method: method.to_ascii_uppercase(), url, headers, client, listener };
+            let answer = match config {
+                Some(config) => running::explain_config(&config, &question)?,
+                None => running::explain_live(admin, &question)?,
+            };
+            match json {
+                true => print::json(&answer),
+                false => print::explanation(&answer),
             }
             Ok(0)
         }
@@ -190,33 +193,6 @@ fn check(file: &Path, format: Format, strict: bool) -> u8 {
         }
     }
     u8::from(is_bad)
-}
-
-fn admin(config: &Path) -> anyhow::Result<Address> {
-    let loaded = load::load(config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-    let admin = loaded.config.admin.as_ref().context("the config has no [admin]: add one with an address")?;
-    Ok(admin.address.clone())
-}
-
-/// Live where a headgate answers; else as the file says.
-fn ask(config: &Path, question: &Question) -> anyhow::Result<Value> {
-    let body = serde_json::to_value(question)?;
-    let live = admin(config).and_then(|address| client::call(&address, "POST", "/v1/explain", Some(&body)));
-    let mut answer = match live {
-        Ok((200, mut answer)) => {
-            answer["source"] = "live".into();
-            return Ok(answer);
-        }
-        Ok((400, answer)) => anyhow::bail!("{}", answer["error"].as_str().unwrap_or("refused")),
-        Ok(_) | Err(_) => {
-            let loaded = load::load(config).map_err(|faults| anyhow::anyhow!("{faults}"))?;
-            let snapshot = Snapshot::build(0, loaded.config, &Carried::new())?;
-            let explanation = explain(&snapshot, question, clock::now()).map_err(|why| anyhow::anyhow!("{why}"))?;
-            serde_json::to_value(explanation)?
-        }
-    };
-    answer["source"] = "as configured".into();
-    Ok(answer)
 }
 
 #[cfg(test)]

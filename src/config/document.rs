@@ -133,6 +133,12 @@ impl Context {
         self.entries(file, table.get_ref(), "", env)
     }
 
+    /// Likewise, and whatever can be made out of a text with syntax faults. Tells of no fault.
+    pub(super) fn parse_leniently(&self, file: usize, env: &dyn Fn(&str) -> Option<String>) -> Vec<Entry> {
+        let Some((_, text)) = self.sources.get(file) else { return Vec::new() };
+        self.entries(file, DeTable::parse_recoverable(text).0.get_ref(), "", env)
+    }
+
     fn entries(
         &self,
         file: usize,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::base::address::Address;
 use crate::config::check;
 use crate::config::diagnostic::{Diagnostic, Severity};
 use crate::config::document::{Context, Entry, Value};
@@ -209,6 +210,46 @@ fn merge(context: &Context, entries: &mut Vec<Entry>, more: Vec<Entry>) {
     }
 }
 
+/// Where the config says that the admin API is, as far as it can be read: whoever asks what runs may have broken the
+/// file a moment ago. None where it does not say.
+///
+/// # Errors
+/// Where the file cannot be read at all.
+pub fn admin_address(path: &Path) -> io::Result<Option<Address>> {
+    let text = String::from_utf8_lossy(&std::fs::read(path)?).into_owned();
+    let directory = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut context = Context { directory, ..Context::default() };
+    context.sources.push((path.display().to_string(), text.clone()));
+    let env = |name: &str| std::env::var(name).ok();
+    let main = context.parse_leniently(0, &env);
+    let included = included(&context, &main, &mut Vec::new());
+    for path in included {
+        let text = std::fs::read(path).unwrap_or_default();
+        context.sources.push((String::new(), String::from_utf8_lossy(&text).into_owned()));
+    }
+    let parsed = (0..context.sources.len()).map(|file| context.parse_leniently(file, &env));
+    let found =
+        parsed.filter_map(|entries| text_at(&entries, &["admin", "address"])).find_map(|text| text.parse().ok());
+    Ok(found.or_else(|| admin_line(&text)))
+}
+
+/// The text at a path of keys.
+fn text_at(entries: &[Entry], path: &[&str]) -> Option<String> {
+    let (key, rest) = path.split_first()?;
+    match &entries.iter().find(|entry| entry.key == *key)?.node.value {
+        Value::Table(entries) => text_at(entries, rest),
+        Value::Text(text) if rest.is_empty() => Some(text.clone()),
+        _ => None,
+    }
+}
+
+/// The `address` under `[admin]`, line by line, where the parser could make nothing of the text.
+fn admin_line(text: &str) -> Option<Address> {
+    let within = text.lines().map(str::trim).skip_while(|line| *line != "[admin]").skip(1);
+    let line = within.take_while(|line| !line.starts_with('[')).find(|line| line.starts_with("address"))?;
+    line.split('"').nth(1)?.parse().ok()
+}
+
 /// Whether every file has the content that it had when it was read.
 pub fn unchanged(files: &[SourceFile]) -> bool {
     files.iter().all(|file| hash_of(&file.path) == file.hash)
@@ -292,5 +333,27 @@ mod tests {
         write("conf.d/c.toml", "[routes.a]\npool = \"p\"\n");
         let faults = load(&dir.path().join("h.toml")).unwrap_err();
         assert!(faults.to_string().contains("`routes.a` stands at"), "{faults}");
+    }
+    #[test]
+    fn the_admin_address_is_found_in_a_broken_config() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("h.toml");
+        std::fs::write(dir.path().join("more.toml"), "admin.address = \"unix:/more.sock\"\n").unwrap();
+        let own = "[admin]\naddress = \"unix:/a.sock\"\n";
+        for (text, found) in [
+            (format!("{own}[pools.p]\nnonsense = 1\n"), Some("unix:/a.sock")),
+            (format!("{own}[pools.p\nendpoints = ["), Some("unix:/a.sock")),
+            (format!("x = \"open\n[[[\n= 3\n{own}"), Some("unix:/a.sock")),
+            (format!("a = [\n\"\"\"\n{own}"), Some("unix:/a.sock")),
+            ("admin = { address = \"localhost:1\" }\nx = ".to_owned(), Some("127.0.0.1:1")),
+            ("include = [\"m*.toml\"]\n]".to_owned(), Some("unix:/more.sock")),
+            ("[listeners.a]\naddress = \"127.0.0.1:80\"\n".to_owned(), None),
+            ("[admin]\n[listeners.a]\naddress = \"127.0.0.1:80\"\n".to_owned(), None),
+        ] {
+            std::fs::write(&path, &text).unwrap();
+            let address = admin_address(&path).unwrap().map(|address| address.to_string());
+            assert_eq!(address.as_deref(), found, "{text}");
+        }
+        assert!(admin_address(&dir.path().join("none.toml")).is_err());
     }
 }

@@ -35,6 +35,9 @@ pub struct Question {
     /// The client; 127.0.0.1 unless given.
     #[serde(default)]
     pub client: Option<IpAddr>,
+    /// The listener that it comes to; the one that the URL's scheme and port lead to unless given.
+    #[serde(default)]
+    pub listener: Option<String>,
 }
 
 /// The answer.
@@ -120,13 +123,19 @@ pub fn explain(snapshot: &Snapshot, question: &Question, now: Instant) -> Result
         Some("https") => Scheme::Https,
         _ => return Err("the URL needs a scheme and a host: `https://localhost/api/notes`".to_owned()),
     };
-    // As a request's Host is read: one spelling for rules and cache key.
-    let sent = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let (host, port) = canonical_host(sent).map_err(|fault| format!("the host is refused with 400: {fault}"))?;
+    if matches!(method, Method::CONNECT | Method::TRACE) {
+        return Err(format!("{method} is refused with 405"));
+    }
+    let authority = uri.authority().map_or("", |authority| authority.as_str());
+    let (host, port) = canonical_host(authority).map_err(|fault| format!("the host is refused with 400: {fault}"))?;
+    // As it is sent on, and as the cache's key has it.
     let authority = port.map_or_else(|| host.to_string(), |port| format!("{host}:{port}"));
     let path = canonical(uri.path()).map_err(|fault| format!("the path is refused with 400: {fault}"))?;
     let headers = headers(&question.headers)?;
-    let listener = listener(snapshot, scheme, port).ok_or("there is no listener")?;
+    let listener = match &question.listener {
+        Some(name) => named(snapshot, name)?,
+        None => listener(snapshot, scheme, port).ok_or("there is no listener")?,
+    };
     let client_ip = question.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
     let view = RequestView {
         listener,
@@ -201,6 +210,14 @@ fn headers(given: &[(String, String)]) -> Result<HeaderMap, String> {
         headers.append(name, HeaderValue::from_str(value).map_err(|_| fault())?);
     }
     Ok(headers)
+}
+
+fn named(snapshot: &Snapshot, name: &str) -> Result<ListenerIndex, String> {
+    let mut names = snapshot.listeners.iter().map(|listener| &*listener.spec.name);
+    let at = names.clone().position(|has| has == name);
+    let fault =
+        || format!("there is no listener `{name}`; there are: {}", names.by_ref().collect::<Vec<_>>().join(", "));
+    Ok(ListenerIndex(at.ok_or_else(fault)? as u32))
 }
 
 /// The listener on the URL's port; else the first that speaks its scheme.

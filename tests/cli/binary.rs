@@ -65,6 +65,11 @@ impl Headgate {
         self.log.lock().unwrap().clone()
     }
 
+    /// Replaces its config.
+    pub(crate) fn write(&self, config: &str) {
+        write_config(self.folder.path(), config);
+    }
+
     /// Where a listener is bound, as the log tells.
     pub(crate) fn listener(&self, name: &str) -> SocketAddr {
         let log = self.log();
@@ -86,6 +91,11 @@ impl Headgate {
         });
         ended.unwrap().code()
     }
+
+    /// Runs a command beside it, in its folder.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Output {
+        headgate().current_dir(self.folder.path()).args(arguments).output().unwrap()
+    }
 }
 
 impl Drop for Headgate {
@@ -98,12 +108,14 @@ impl Drop for Headgate {
 
 fn write_config(folder: &Path, config: &str) -> PathBuf {
     let path = folder.join("headgate.toml");
-    let text = format!(
-        "config_version = 1\n[admin]\naddress = \"unix:@FOLDER/admin.sock\"\n[access_log]\nformat = \"off\"\n{config}"
-    );
+    let text = format!("{HEAD}{config}");
     std::fs::write(&path, text.replace("@FOLDER", &folder.display().to_string())).unwrap();
     path
 }
+
+/// What every config of these stories begins with.
+pub(crate) const HEAD: &str =
+    "config_version = 1\n[admin]\naddress = \"unix:@FOLDER/admin.sock\"\n[access_log]\nformat = \"off\"\n";
 
 /// One listener, one route, one pool of one endpoint.
 pub(crate) fn simple(endpoint: SocketAddr) -> String {

@@ -116,6 +116,11 @@ impl Front {
         fs::read_to_string(&self.config).with_context(|| format!("cannot read {}", self.config.display()))
     }
 
+    /// Where its admin API is, as headgate's commands take it.
+    pub fn admin_address(&self) -> String {
+        format!("unix:{}", self.home.admin_socket().display())
+    }
+
     /// What headgate says on its admin socket.
     pub async fn admin(&self, path: &str) -> Result<String> {
         let answer = client::get_unix(&self.home.admin_socket(), path).await?;

@@ -114,8 +114,8 @@ impl Scene {
         say(format_args!("  {} {}", paint.strong("config  "), shown(running.front.config())));
         say(format_args!("  {} curl --cacert {authority} {}", paint.strong("try     "), running.client.url("/")));
         let explain = format!("explain GET {}", running.client.url("/api/notes/1"));
-        let (headgate, config) = (shown(&self.headgate), shown(running.front.config()));
-        say(format_args!("  {} {headgate} {explain} --config {config}\n", paint.strong("        ")));
+        let (headgate, admin) = (shown(&self.headgate), running.front.admin_address());
+        say(format_args!("  {} {headgate} {explain} --admin {admin}\n", paint.strong("        ")));
     }
 
     /// Stops everything, in order.

@@ -268,15 +268,15 @@ async fn refusal(tour: &Tour<'_>, fault: &str) -> Result<()> {
 
 pub(super) async fn explain(tour: &Tour<'_>) -> Result<()> {
     let front = &tour.running.front;
-    let config = front.config().to_string_lossy();
+    let admin = front.admin_address();
     let url = tour.running.client.url("/api/notes/1");
     for (method, pool) in [("GET", "notes-read"), ("POST", "notes-write")] {
         tour.say(tour.paint.strong(&format!("headgate explain {method} {url}")));
-        let output = front.command(&["explain", method, &url, "--config", &config]).await?;
+        let output = front.command(&["explain", method, &url, "--admin", &admin]).await?;
         let text = text_of(&output);
         tour.quote(&text);
         ensure!(output.status.success(), "headgate explain failed ({})", output.status);
-        ensure!(text.contains(pool), "it does not name the pool {pool}");
+        ensure!(text.contains("live") && text.contains(pool), "it does not name the pool {pool} as it is now");
     }
     Ok(())
 }
