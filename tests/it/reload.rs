@@ -1,6 +1,7 @@
 //! Reloads that were asked for: all or nothing, listeners that come and go, connections that stay.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use headgate::base::clock;
@@ -10,9 +11,17 @@ use crate::kit::{Client, Origin, Proxy, answer_to, eventually, exchange};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
-/// An address that was free a moment ago, where no other story's clients get theirs.
+/// An address that is free, on a port that is free on all others as well. Not from where the kernel takes ports for
+/// clients (32768 up): one of those might have it by the time that it is bound.
 fn free_address() -> String {
-    TcpListener::bind("127.0.0.3:0").unwrap().local_addr().unwrap().to_string()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Tests that run at the same time begin elsewhere.
+    let first = 10_000 + (std::process::id() % 2_000) as u16 * 10;
+    let port = (0..2_000)
+        .map(|_| first + NEXT.fetch_add(1, Ordering::SeqCst))
+        .find(|port| TcpListener::bind(("0.0.0.0", *port)).is_ok())
+        .expect("a free port");
+    format!("127.0.0.3:{port}")
 }
 
 /// One pool and one route behind these listeners.
