@@ -7,7 +7,7 @@ use std::time::Duration;
 use headgate::base::clock;
 use headgate::control::receipts::Cause;
 
-use crate::kit::{Client, Origin, Proxy, answer_to, eventually, exchange};
+use crate::kit::{Client, Origin, Proxy, answer_to, eventually};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -111,7 +111,8 @@ fn a_listener_may_move_between_an_address_and_all_of_them_on_one_port() {
         proxy.reload(&behind(&[("main", at)], origin.address)).unwrap();
         let other = || TcpStream::connect(format!("127.0.0.2:{port}")).is_ok();
         eventually("it is as the config says", || elsewhere == other());
-        let served = || exchange(loopback.parse().unwrap(), REQUEST).is_some_and(|answer| answer.status == 200);
+        // A handshake that meets the old socket just as it closes is reset by the kernel: the next one is not.
+        let served = || TcpStream::connect(&loopback).is_ok_and(|stream| ask(&mut Client::over(stream)).is_some());
         eventually("it serves", served);
     }
 }
