@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::kit::{Chaos, Client, Origin, Proxy, Way, answer_to, closed, exchange, ok, timed, until};
+use crate::kit::{Chaos, Client, Origin, Proxy, Way, answer_to, closed, eventually, exchange, ok, timed};
 
 const TCP_CHECK: &str = "health.tcp = { interval = \"30ms\", timeout = \"2s\" }";
 
@@ -44,7 +44,7 @@ impl Gate {
         let (is_open, peak, now) = (open.clone(), most.clone(), AtomicUsize::new(0));
         let origin = Origin::scripted(move |_, _| {
             peak.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-            until("the gate is opened", || is_open.load(Ordering::SeqCst));
+            eventually("the gate is opened", || is_open.load(Ordering::SeqCst));
             now.fetch_sub(1, Ordering::SeqCst);
             ok("app")
         });
@@ -85,17 +85,17 @@ fn http_checks_turn_the_verdict_after_fall_and_rise() {
     let good = Origin::named("good");
     let check = "health.http = { path = \"/readyz\", interval = \"30ms\", timeout = \"2s\", fall = 3, rise = 2 }";
     let proxy = watched(&Proxy::text(&[sick.address, good.address], "", check, ""));
-    until("both are up", || is_up(&proxy, sick.address) && is_up(&proxy, good.address));
-    until("it is down", || is_down(&proxy, sick.address));
+    eventually("both are up", || is_up(&proxy, sick.address) && is_up(&proxy, good.address));
+    eventually("it is down", || is_down(&proxy, sick.address));
     assert!(probes.load(Ordering::SeqCst) >= PROBES.len() - 1, "down after {} probes", probes.load(Ordering::SeqCst));
     for _ in 0..20 {
         assert_eq!(answer_to(proxy.address(), "POST", "/").body, "good");
     }
     turn.store(true, Ordering::SeqCst);
     probes.store(0, Ordering::SeqCst);
-    until("it is up", || is_up(&proxy, sick.address));
+    eventually("it is up", || is_up(&proxy, sick.address));
     assert!(probes.load(Ordering::SeqCst) >= BACK.len() - 1, "up after {} probes", probes.load(Ordering::SeqCst));
-    until("it is used again", || answer_to(proxy.address(), "GET", "/").body == "sick");
+    eventually("it is used again", || answer_to(proxy.address(), "GET", "/").body == "sick");
 }
 
 #[test]
@@ -103,17 +103,17 @@ fn tcp_checks_follow_an_endpoint_down_and_up() {
     let (one, two) = (Origin::named("one"), Origin::named("two"));
     let relay = Chaos::before(one.address);
     let proxy = watched(&Proxy::text(&[relay.address, two.address], "", TCP_CHECK, ""));
-    until("both are up", || is_up(&proxy, relay.address) && is_up(&proxy, two.address));
+    eventually("both are up", || is_up(&proxy, relay.address) && is_up(&proxy, two.address));
     relay.refuse();
-    until("it is down", || is_down(&proxy, relay.address));
+    eventually("it is down", || is_down(&proxy, relay.address));
     let before = one.heard().len();
     for _ in 0..20 {
         assert_eq!(answer_to(proxy.address(), "POST", "/").body, "two");
     }
     assert_eq!(one.heard().len(), before, "not even on a connection that is still open");
     relay.listen_again();
-    until("it is up", || is_up(&proxy, relay.address));
-    until("it is used again", || answer_to(proxy.address(), "GET", "/").body == "one");
+    eventually("it is up", || is_up(&proxy, relay.address));
+    eventually("it is used again", || answer_to(proxy.address(), "GET", "/").body == "one");
 }
 
 #[test]
@@ -123,9 +123,9 @@ fn a_new_endpoint_waits_until_it_is_known() {
     let check = "health.http = { path = \"/readyz\", interval = \"30ms\", timeout = \"9s\" }";
     let config = |endpoints: &[SocketAddr]| format!("{ADMIN}{}", Proxy::text(endpoints, "", check, ""));
     let proxy = Proxy::start(&config(&[known.address]));
-    until("the first is up", || is_up(&proxy, known.address));
+    eventually("the first is up", || is_up(&proxy, known.address));
     proxy.reload(&config(&[hangs.address, known.address])).unwrap();
-    until("the new one is probed", || hangs.accepted() > 0);
+    eventually("the new one is probed", || hangs.accepted() > 0);
     for _ in 0..20 {
         assert_eq!(answer_to(proxy.address(), "POST", "/").body, "known");
     }
@@ -155,7 +155,7 @@ fn a_backup_takes_over_and_gives_back() {
         &format!("[\"{}\", {{ address = \"{}\", backup = true }}]", relay.address, backup.address),
     );
     let proxy = watched(&text);
-    until("both are up", || is_up(&proxy, relay.address) && is_up(&proxy, backup.address));
+    eventually("both are up", || is_up(&proxy, relay.address) && is_up(&proxy, backup.address));
     let mut client = Client::connect(proxy.address());
     let mut served_by = || {
         client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n");
@@ -171,9 +171,9 @@ fn a_backup_takes_over_and_gives_back() {
     for _ in 0..20 {
         assert_eq!(served_by(), "backup", "at once, without a verdict");
     }
-    until("the verdict", || is_down(&proxy, relay.address));
+    eventually("the verdict", || is_down(&proxy, relay.address));
     relay.listen_again();
-    until("the primary is back", || served_by() == "primary");
+    eventually("the primary is back", || served_by() == "primary");
     for _ in 0..20 {
         assert_eq!(served_by(), "primary");
     }
@@ -183,7 +183,7 @@ fn a_backup_takes_over_and_gives_back() {
 fn with_all_endpoints_down_the_answer_is_503_at_once() {
     let endpoints = [closed(), closed(), closed()];
     let proxy = watched(&Proxy::text(&endpoints, "", TCP_CHECK, ""));
-    until("the verdict", || answer_to(proxy.address(), "GET", "/").reason() == Some("all_down"));
+    eventually("the verdict", || answer_to(proxy.address(), "GET", "/").reason() == Some("all_down"));
     for method in ["GET", "POST"] {
         let (answer, took) = timed(|| answer_to(proxy.address(), method, "/"));
         assert_eq!((answer.status, answer.reason()), (503, Some("all_down")));
@@ -208,7 +208,7 @@ fn max_requests_is_a_cap_over_all_workers() {
     for client in &mut held {
         assert_eq!(client.receive().unwrap().status, 200);
     }
-    until("there is room again", || answer_to(proxy.address(), "GET", "/").status == 200);
+    eventually("there is room again", || answer_to(proxy.address(), "GET", "/").status == 200);
 }
 
 /// Two workers that looked at the same moment both found room for one.
@@ -266,11 +266,11 @@ fn reads_that_overflow_take_at_most_half_of_the_write_side() {
         let reads = [closed(), closed(), closed(), closed()];
         let proxy = split(&reads, gate.origin.address, &format!("max_requests = 4\n{check}"), "");
         if !check.is_empty() {
-            until("the write side is up", || is_up(&proxy, gate.origin.address));
-            until("the read side is down", || reads.iter().all(|read| is_down(&proxy, *read)));
+            eventually("the write side is up", || is_up(&proxy, gate.origin.address));
+            eventually("the read side is down", || reads.iter().all(|read| is_down(&proxy, *read)));
         }
         gate.open();
-        until("reads overflow", || answer_to(proxy.address(), "GET", "/").status == 200);
+        eventually("reads overflow", || answer_to(proxy.address(), "GET", "/").status == 200);
         gate.open.store(false, Ordering::SeqCst);
         let before = gate.origin.heard().len();
         let mut held: Vec<_> = (0..2).map(|_| ask(&proxy, "GET")).collect();
@@ -294,8 +294,8 @@ fn reads_that_overflow_take_at_most_half_of_the_write_side() {
 fn reads_fail_where_the_route_says_so() {
     let write = Origin::named("write");
     let proxy = split(&[closed()], write.address, TCP_CHECK, "split.when_reads_down = \"fail\"");
-    until("the write side is up", || is_up(&proxy, write.address));
-    until("the verdict", || answer_to(proxy.address(), "GET", "/").reason() == Some("all_down"));
+    eventually("the write side is up", || is_up(&proxy, write.address));
+    eventually("the verdict", || answer_to(proxy.address(), "GET", "/").reason() == Some("all_down"));
     assert_eq!(answer_to(proxy.address(), "GET", "/").status, 503);
     assert_eq!(answer_to(proxy.address(), "POST", "/").body, "write");
     assert!(write.heard().iter().all(|heard| heard.line.starts_with("POST")));
@@ -311,7 +311,7 @@ fn writes_never_go_to_the_read_side() {
             assert!([502, 503].contains(&answer.status), "{method}: {answer:?}");
         }
         assert!(read.heard().is_empty(), "{:?}", read.heard());
-        until("reads go on", || answer_to(proxy.address(), "GET", "/").body == "read");
+        eventually("reads go on", || answer_to(proxy.address(), "GET", "/").body == "read");
     }
 }
 
@@ -356,7 +356,7 @@ fn load_follows_the_weights() {
         let mut held = Vec::new();
         for count in 1..=16 {
             held.push(ask(&proxy, "GET"));
-            until("it is under way", || one.origin.heard().len() + three.origin.heard().len() == count);
+            eventually("it is under way", || one.origin.heard().len() + three.origin.heard().len() == count);
         }
         let light = one.origin.heard().len();
         assert!(light.abs_diff(4) <= slack, "{balance}: {light} of 16 on a quarter of the weight");

@@ -121,7 +121,7 @@ fn a_body_that_the_client_breaks_is_no_fault_of_the_endpoint() {
     }
     assert_eq!(answer_to(proxy.address(), "POST", "/").status, 200);
     assert_eq!(origin.heard().len(), 1, "no whole request came but the last");
-    crate::kit::until("eleven failures are counted", || {
+    crate::kit::eventually("eleven failures are counted", || {
         let counted = proxy.metrics();
         let failures = counted.lines().filter(|line| line.starts_with("headgate_http_failures_total"));
         failures.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok()).sum::<u32>() == 11
@@ -158,7 +158,7 @@ fn a_pile_of_stale_idle_connections_costs_no_request() {
     let gate = Arc::new(AtomicBool::new(false));
     let open = gate.clone();
     let origin = Origin::scripted(move |_, _| {
-        crate::kit::until("all requests are under way", || open.load(Ordering::SeqCst));
+        crate::kit::eventually("all requests are under way", || open.load(Ordering::SeqCst));
         ok("app")
     });
     let relay = Chaos::before(origin.address);
@@ -234,7 +234,7 @@ fn a_client_that_leaves_frees_the_endpoint() {
         } else {
             client.reset()
         }
-        crate::kit::until("the endpoint's connection is closed", || origin.open() == 0);
+        crate::kit::eventually("the endpoint's connection is closed", || origin.open() == 0);
     }
     let log = proxy.logged();
     let left: Vec<_> = log.iter().filter(|line| line["status"] == 200).map(|line| &line["reason"]).collect();

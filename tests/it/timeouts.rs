@@ -210,7 +210,7 @@ fn response_body_idle() {
     let (answer, took) = timed(|| crate::kit::exchange(proxy.address(), "GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
     assert!(answer.is_none(), "{answer:?}");
     assert_in_time("response body", took);
-    crate::kit::until("the endpoint's connection is closed", || origin.open() == 0);
+    crate::kit::eventually("the endpoint's connection is closed", || origin.open() == 0);
     let log = proxy.logged();
     assert_eq!((&log[0]["status"], reasons(&log)), (&200.into(), vec!["response_body_timeout"]));
 }
@@ -224,7 +224,7 @@ fn send() {
     origin.await_heard(1);
     // Nothing is read until the proxy has given up; a second request tells when that is.
     let log = {
-        crate::kit::until("the slow reader's connection is closed", || proxy.log_text().contains("\"reason\""));
+        crate::kit::eventually("the slow reader's connection is closed", || proxy.log_text().contains("\"reason\""));
         assert!(client.rest().len() < 30 << 20, "it was cut off");
         proxy.logged()
     };
@@ -284,7 +284,7 @@ fn an_endpoints_idle_connection_is_let_go_in_time() {
     };
     let ((), took) = timed(|| {
         ask();
-        crate::kit::until("the endpoint's connection is closed", || origin.open() == 0);
+        crate::kit::eventually("the endpoint's connection is closed", || origin.open() == 0);
     });
     assert_in_time("keep-alive", took);
     assert_eq!(origin.connections(), 1);

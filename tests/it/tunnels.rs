@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::kit::{Chaos, Client, Conversation, Origin, Proxy, Way, exchange, ok, timed, until};
+use crate::kit::{Chaos, Client, Conversation, Origin, Proxy, Way, eventually, exchange, ok, timed};
 
 const UPGRADE: &str = "GET /ws HTTP/1.1\r\nhost: a\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
 const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
@@ -38,7 +38,7 @@ fn tunnel(proxy: &Proxy) -> Client {
 
 /// The line of the tunnel, which is written when it ends.
 fn record(proxy: Proxy) -> Value {
-    until("the tunnel's record", || proxy.log_text().contains("\"status\":101"));
+    eventually("the tunnel's record", || proxy.log_text().contains("\"status\":101"));
     proxy.logged().into_iter().find(|line| line["status"] == 101).unwrap()
 }
 
@@ -88,7 +88,7 @@ fn either_side_may_end_its_direction_first() {
     assert_eq!(client.rest(), b"goodbye");
     client.send("hello");
     client.finish();
-    until("the endpoint has got it all", || origin.open() == 0);
+    eventually("the endpoint has got it all", || origin.open() == 0);
     let line = record(proxy);
     assert_eq!((&line["bytes_in"], &line["bytes_out"], &line["reason"]), (&5.into(), &7.into(), &Value::Null));
 }
@@ -167,7 +167,7 @@ fn a_silent_tunnel_ends_and_one_that_carries_does_not() {
     });
     assert_eq!(rest, b"hello");
     assert!(took > Duration::from_secs(1) && took < Duration::from_secs(4), "{took:?}");
-    until("the endpoint's side is closed", || origin.open() == 0);
+    eventually("the endpoint's side is closed", || origin.open() == 0);
     let line = record(proxy);
     assert_eq!((&line["reason"], &line["bytes_out"]), (&"tunnel_idle".into(), &50.into()));
 }
@@ -188,7 +188,7 @@ fn a_tunnel_that_is_lost_says_by_whom() {
     let proxy = Proxy::to(&[origin.address]);
     let client = tunnel(&proxy);
     client.reset();
-    until("the endpoint's side is closed", || origin.open() == 0);
+    eventually("the endpoint's side is closed", || origin.open() == 0);
     assert_eq!(record(proxy)["reason"], "client_gone");
 }
 

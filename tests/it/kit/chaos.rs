@@ -126,7 +126,7 @@ impl Chaos {
         for link in links {
             link.reset();
         }
-        super::until("the resets are sent", || ends.iter().all(|end| end.load(Ordering::SeqCst)));
+        super::eventually("the resets are sent", || ends.iter().all(|end| end.load(Ordering::SeqCst)));
     }
 
     /// Ends every open connection in good order.

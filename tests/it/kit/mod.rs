@@ -32,15 +32,6 @@ pub(crate) fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
     (result, clock::now() - began)
 }
 
-/// Repeats a look until it shows what is awaited: for what has no event of its own to wait for, as a verdict.
-pub(crate) fn until(awaited: &str, mut look: impl FnMut() -> bool) {
-    let began = clock::now();
-    while !look() {
-        assert!(clock::now() - began < Duration::from_secs(10), "{awaited}: not within 10 s");
-        std::thread::park_timeout(Duration::from_millis(1));
-    }
-}
-
 /// An address that refuses connections.
 pub(crate) fn closed() -> SocketAddr {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
