@@ -148,11 +148,15 @@ impl ClientBody {
 
 /// Did the client go away, rather than send what is no body?
 fn is_gone(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    let lost = source.is_some_and(|error| {
+    let source = std::error::Error::source(error);
+    let lost = source.and_then(|source| source.downcast_ref::<std::io::Error>()).is_some_and(|error| {
         matches!(error.kind(), std::io::ErrorKind::ConnectionReset | std::io::ErrorKind::BrokenPipe)
     });
-    lost || error.is_incomplete_message() || error.is_closed()
+    // On HTTP/2 a client that wants no more resets the stream, or the whole connection goes.
+    let reset = source.and_then(|source| source.downcast_ref::<h2::Error>()).is_some_and(|error| {
+        error.is_io() || error.is_remote() && matches!(error.reason(), Some(h2::Reason::CANCEL | h2::Reason::NO_ERROR))
+    });
+    lost || reset || error.is_incomplete_message() || error.is_closed()
 }
 
 impl Body for RequestBody {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headgate::base::clock;
 
-use crate::kit::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Origin, Proxy, answer_to, ok};
+use crate::kit::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Origin, Proxy, answer_to, eventually, ok};
 
 /// What an implicit reset says (RFC 9113 §7).
 const CANCEL: u32 = 8;
@@ -187,6 +187,8 @@ fn a_client_that_cancels_its_upload_is_gone_and_not_malformed() {
     let mut frames = Frames::connect(proxy.address());
     let stream = frames.request("POST", "/upload", &[("content-length", "100000")], false);
     frames.data(stream, &[b'x'; 16_000], false);
+    // A reset in the same segment would take the stream away before it becomes a request.
+    eventually("the upload is on its way", || origin.connections() > 0);
     frames.reset(stream);
     let next = frames.request("GET", "/", &[], true);
     assert_eq!(frames.end(next), End::Answer(200, "app".to_owned()));
