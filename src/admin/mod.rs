@@ -1,11 +1,10 @@
 //! Floor 8: HTTP for operators. It reads the plane and sends commands to control; it executes nothing itself.
 
-mod page;
 mod serve;
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::{Path, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -18,7 +17,7 @@ use crate::base::clock;
 use crate::control::Handle;
 use crate::control::explain::{Question, explain};
 use crate::control::receipts::{Cause, Receipt};
-use crate::control::status::{PoolStatus, Status, pool_with_history, status};
+use crate::control::status::{Status, status};
 use crate::telemetry::exposition::CONTENT_TYPE;
 
 /// A worker without a tick for so long is stuck.
@@ -33,13 +32,10 @@ pub fn metrics_router(handle: Handle) -> Router {
         .with_state(handle)
 }
 
-/// `/v1/*`, and the dashboard at `/`. `tcp`: browsers can reach it, so Host, Origin and content type are checked.
+/// `/v1/*`. `tcp`: browsers can reach it, so Host, Origin and content type are checked.
 pub fn admin_router(handle: Handle, tcp: bool) -> Router {
     let router = Router::new()
-        .merge(page::router())
         .route("/v1/status", get(show_status))
-        .route("/v1/pools", get(pools))
-        .route("/v1/pools/{pool}", get(pool))
         .route("/v1/reloads", get(reloads))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain_request))
@@ -69,18 +65,6 @@ async fn readyz(State(handle): State<Handle>) -> Response {
 
 async fn show_status(State(handle): State<Handle>) -> Json<Status> {
     Json(status(&handle.plane, handle.receipts.last(), clock::now()))
-}
-
-async fn pools(State(handle): State<Handle>) -> Json<Vec<PoolStatus>> {
-    Json(status(&handle.plane, None, clock::now()).pools)
-}
-
-async fn pool(State(handle): State<Handle>, Path(name): Path<String>) -> Response {
-    let snapshot = handle.plane.snapshot.load();
-    match snapshot.pools.iter().find(|pool| *pool.spec.name == *name) {
-        Some(pool) => Json(pool_with_history(pool, clock::now())).into_response(),
-        None => problem(StatusCode::NOT_FOUND, &format!("there is no pool `{name}`; /v1/pools lists them")),
-    }
 }
 
 async fn reloads(State(handle): State<Handle>) -> Json<Vec<Receipt>> {

@@ -92,9 +92,6 @@ pub struct EndpointStatus {
     pub requests: u64,
     /// The newest probe or doubt.
     pub evidence: Option<Evidence>,
-    /// What is known of earlier ones, oldest first; only where one pool is asked for.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub history: Vec<Evidence>,
 }
 
 /// Reads the plane.
@@ -143,15 +140,6 @@ fn routes(snapshot: &Snapshot) -> Vec<RouteStatus> {
         .collect()
 }
 
-/// One pool, with all that is known of its endpoints.
-pub fn pool_with_history(pool: &Pool, now: Instant) -> PoolStatus {
-    let mut status = pool_status(pool, now);
-    for (endpoint, told) in pool.endpoints.iter().zip(&mut status.endpoints) {
-        told.history = endpoint.state.evidence();
-    }
-    status
-}
-
 fn pool_status(pool: &Pool, now: Instant) -> PoolStatus {
     let endpoints = pool.endpoints.iter().map(|endpoint| EndpointStatus {
         address: endpoint.spec.address.clone(),
@@ -163,7 +151,6 @@ fn pool_status(pool: &Pool, now: Instant) -> PoolStatus {
         in_flight: endpoint.state.in_flight(),
         requests: endpoint.state.requests(),
         evidence: endpoint.state.evidence().pop(),
-        history: Vec::new(),
     });
     PoolStatus { name: pool.spec.name.to_string(), endpoints: endpoints.collect() }
 }

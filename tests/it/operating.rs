@@ -163,31 +163,3 @@ fn at_most_256_probes_run_at_once() {
     let most = most.load(Ordering::SeqCst);
     assert!((100..=256).contains(&most), "{most}");
 }
-
-#[test]
-fn the_dashboard_and_the_pools_are_told_over_the_admin_address() {
-    let origin = Origin::named("app");
-    let admin = "[admin]\naddress = \"127.0.0.1:0\"\n";
-    let health = "[pools.checked]\nhealth.http.path = \"/\"\n";
-    let config =
-        format!("{admin}{}\n{health}endpoints = [\"{}\"]", Proxy::simple(&[origin.address], ""), origin.address);
-    let proxy = Proxy::start(&config);
-    let ask = |target: &str| {
-        let mut client = Client::connect(proxy.admin_address());
-        client.send(format!("GET {target} HTTP/1.1\r\nhost: localhost\r\n\r\n"));
-        client.receive().expect("an answer")
-    };
-    for (target, kind) in [("/", "text/html"), ("/page.css", "text/css"), ("/page.js", "text/javascript")] {
-        let file = ask(target);
-        assert_eq!(file.status, 200, "{target}");
-        assert!(file.header("content-type").unwrap().starts_with(kind), "{target}");
-        assert!(file.header("content-security-policy").unwrap().contains("default-src 'none'"), "{target}");
-    }
-    let pool = |name: &str| serde_json::from_str::<serde_json::Value>(&ask(&format!("/v1/pools/{name}")).body).unwrap();
-    eventually("the check is told", || pool("checked")["endpoints"][0]["verdict"] == "up");
-    assert_eq!(pool("checked")["endpoints"][0]["history"][0]["healthy"], true);
-    let pools: serde_json::Value = serde_json::from_str(&ask("/v1/pools").body).unwrap();
-    assert_eq!((&pools[0]["name"], &pools[1]["name"]), (&"app".into(), &"checked".into()));
-    let missing = ask("/v1/pools/nowhere");
-    assert_eq!((missing.status, missing.body.contains("no pool `nowhere`")), (404, true));
-}

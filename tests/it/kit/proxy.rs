@@ -124,15 +124,10 @@ impl Proxy {
         String::from_utf8(client.rest()).unwrap()
     }
 
-    /// Where the admin API is served; the config must have it on TCP.
-    pub(crate) fn admin_address(&self) -> SocketAddr {
-        let Some(Address::Tcp(address)) = self.running().admin else { panic!("no [admin] on TCP") };
-        address
-    }
-
     /// What the admin API tells; the config must have it on TCP.
     pub(crate) fn status(&self) -> serde_json::Value {
-        let mut client = crate::kit::Client::connect(self.admin_address());
+        let Some(Address::Tcp(address)) = self.running().admin else { panic!("no [admin] on TCP") };
+        let mut client = crate::kit::Client::connect(address);
         client.send("GET /v1/status HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
         serde_json::from_str(&client.receive().expect("the status").body).unwrap()
     }
