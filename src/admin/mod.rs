@@ -1,10 +1,12 @@
 //! Floor 8: HTTP for operators. It reads the plane and sends commands to control; it executes nothing itself.
 
+mod page;
 mod serve;
 
 use std::sync::atomic::Ordering;
 
-use axum::extract::{Request, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{DefaultBodyLimit, Path, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -17,9 +19,11 @@ use crate::base::clock;
 use crate::control::Handle;
 use crate::control::explain::{Question, explain};
 use crate::control::receipts::{Cause, Receipt};
-use crate::control::status::{Status, status};
+use crate::control::status::{PoolStatus, Status, pool, pools, status};
 use crate::telemetry::exposition::CONTENT_TYPE;
 
+/// The longest body that is read.
+const LARGEST_QUESTION: usize = 64 * 1024;
 /// A worker without a tick for so long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
 
@@ -32,13 +36,19 @@ pub fn metrics_router(handle: Handle) -> Router {
         .with_state(handle)
 }
 
-/// `/v1/*`. `tcp`: browsers can reach it, so Host, Origin and content type are checked.
+/// `/` and `/v1/*`. `tcp`: any page in the operator's browser can reach it, so the Host must be loopback.
 pub fn admin_router(handle: Handle, tcp: bool) -> Router {
     let router = Router::new()
+        .route("/", get(page::page))
         .route("/v1/status", get(show_status))
+        .route("/v1/pools", get(show_pools))
+        .route("/v1/pools/{pool}", get(show_pool))
         .route("/v1/reloads", get(reloads))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain_request))
+        .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here: see /v1/status"))
+        .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "another method is needed here"))
+        .layer(DefaultBodyLimit::max(LARGEST_QUESTION))
         .with_state(handle);
     router.layer(middleware::from_fn(move |request, next| guard(tcp, request, next)))
 }
@@ -67,6 +77,17 @@ async fn show_status(State(handle): State<Handle>) -> Json<Status> {
     Json(status(&handle.plane, handle.receipts.last(), clock::now()))
 }
 
+async fn show_pools(State(handle): State<Handle>) -> Json<Vec<PoolStatus>> {
+    Json(pools(&handle.plane.snapshot.load(), clock::now()))
+}
+
+async fn show_pool(State(handle): State<Handle>, Path(name): Path<String>) -> Response {
+    match pool(&handle.plane.snapshot.load(), &name, clock::now()) {
+        Some(pool) => Json(pool).into_response(),
+        None => problem(StatusCode::NOT_FOUND, &format!("there is no pool `{name}`: see /v1/pools")),
+    }
+}
+
 async fn reloads(State(handle): State<Handle>) -> Json<Vec<Receipt>> {
     Json(handle.receipts.all())
 }
@@ -79,7 +100,11 @@ async fn reload(State(handle): State<Handle>) -> Response {
     }
 }
 
-async fn explain_request(State(handle): State<Handle>, Json(question): Json<Question>) -> Response {
+async fn explain_request(State(handle): State<Handle>, question: Result<Json<Question>, JsonRejection>) -> Response {
+    let question = match question {
+        Ok(Json(question)) => question,
+        Err(fault) => return problem(fault.status(), &fault.body_text()),
+    };
     match explain(&handle.plane.snapshot.load(), &question, clock::now()) {
         Ok(explanation) => Json(explanation).into_response(),
         Err(why) => problem(StatusCode::BAD_REQUEST, &why),
@@ -104,8 +129,9 @@ fn check(tcp: bool, method: &Method, headers: &HeaderMap) -> Result<(), (StatusC
     if tcp && !is_loopback(host) {
         return Err((StatusCode::FORBIDDEN, "the Host of the admin API must be a loopback name"));
     }
+    // A page of our own: over TCP, or over a socket that was forwarded to a port (`ssh -L`).
     if let Some(origin) = text(header::ORIGIN)
-        && !(tcp && origin.strip_prefix("http://") == Some(host))
+        && !(is_loopback(host) && origin.strip_prefix("http://") == Some(host))
     {
         return Err((StatusCode::FORBIDDEN, "another site's page may not ask the admin API"));
     }

@@ -1,7 +1,8 @@
 //! Serves a router on the calling thread, within bounds: few connections, and little time for each head.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -24,13 +25,29 @@ pub enum Door {
     Unix(std::os::unix::net::UnixListener, PathBuf),
 }
 
-struct RemoveFile(PathBuf);
+/// Removes a socket's file at the end, unless it is another's by then.
+struct RemoveFile {
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl RemoveFile {
+    fn new(path: PathBuf) -> Self {
+        Self { identity: identity(&path), path }
+    }
+}
 
 impl Drop for RemoveFile {
     fn drop(&mut self) {
-        // Gone already is as good.
-        drop(std::fs::remove_file(&self.0));
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Gone already is as good.
+            drop(std::fs::remove_file(&self.path));
+        }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Serves `router` behind `door` until the runtime ends.
@@ -54,7 +71,7 @@ async fn accept(door: Door, router: Router) -> std::io::Result<()> {
             }
         }
         Door::Unix(listener, path) => {
-            let _file = RemoveFile(path);
+            let _file = RemoveFile::new(path);
             listener.set_nonblocking(true)?;
             let listener = tokio::net::UnixListener::from_std(listener)?;
             loop {

@@ -1,11 +1,10 @@
 //! Floor 9: joins server and control to one process, and ends it in good order.
 
 mod run;
+mod socket;
 
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -203,7 +202,7 @@ impl Doors {
                 admin = Some(Door::Tcp(listener));
             }
             Some(Address::Unix(path)) => {
-                let listener = unix(path).with_context(|| {
+                let listener = socket::listen(path).with_context(|| {
                     format!("admin.address: cannot listen on {}; check its directory and rights", path.display())
                 })?;
                 admin_address = Some(Address::Unix(path.clone()));
@@ -226,18 +225,4 @@ impl Doors {
             admin::serve(door, admin::admin_router(handle.clone(), tcp));
         }
     }
-}
-
-fn unix(path: &Path) -> std::io::Result<UnixListener> {
-    let is_socket = std::fs::symlink_metadata(path).is_ok_and(|meta| meta.file_type().is_socket());
-    if is_socket {
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(std::io::Error::new(std::io::ErrorKind::AddrInUse, "another headgate answers there"));
-        }
-        // Left behind by a process that was killed.
-        std::fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o660))?;
-    Ok(listener)
 }

@@ -1,6 +1,7 @@
 //! Output for people. A closed pipe is no fault.
 
 use std::io::Write;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -54,7 +55,8 @@ pub(super) fn status(status: &Value) {
     line("\nlisteners");
     for listener in list(&status["listeners"]) {
         let tls = if listener["tls"] == true { "tls" } else { "" };
-        line(&format!("  {:<16} {:<24} {tls}", word(&listener["name"]), word(&listener["address"])));
+        let (name, address) = (word(&listener["name"]), word(&listener["address"]));
+        line(&format!("  {name:<16} {address:<24} {tls:<4} connections {}", listener["connections"]));
     }
     line("\nroutes");
     for route in list(&status["routes"]) {
@@ -66,18 +68,34 @@ pub(super) fn status(status: &Value) {
     for pool in list(&status["pools"]) {
         line(&format!("  {}", word(&pool["name"])));
         for endpoint in list(&pool["endpoints"]) {
-            line(&format!(
-                "    {:<24} {:<8} {:<8} weight {:<4} in flight {:<4} {}{}",
-                word(&endpoint["address"]),
-                word(&endpoint["verdict"]),
-                word(&endpoint["standing"]),
-                endpoint["weight"],
-                endpoint["in_flight"],
-                if endpoint["backup"] == true { "backup  " } else { "" },
-                word(&endpoint["evidence"]["detail"])
-            ));
+            line(&format!("    {}", endpoint_line(endpoint, &status["at_unix_ms"])));
         }
     }
+    if !list(&status["failures"]).is_empty() {
+        line("\nfailures since the start");
+    }
+    for failure in list(&status["failures"]) {
+        line(&format!("  {:>8}  {} ({})", failure["count"], word(&failure["reason"]), word(&failure["blame"])));
+    }
+}
+
+fn endpoint_line(endpoint: &Value, now: &Value) -> String {
+    // Since when matters in its largest units only.
+    let since = now.as_u64().unwrap_or_default().saturating_sub(endpoint["since_unix_ms"].as_u64().unwrap_or_default());
+    let since = humantime::format_duration(Duration::from_secs(since / 1000)).to_string();
+    let since: Vec<&str> = since.split(' ').take(2).collect();
+    format!(
+        "{:<24} {:<8} {:<8} for {:<12} in flight {:<4} {:>5.1} %  weight {:<4} {}{}",
+        word(&endpoint["address"]),
+        word(&endpoint["verdict"]),
+        word(&endpoint["standing"]),
+        since.join(" "),
+        endpoint["in_flight"],
+        endpoint["share"].as_f64().unwrap_or_default(),
+        endpoint["weight"],
+        if endpoint["backup"] == true { "backup  " } else { "" },
+        word(&endpoint["evidence"]["detail"])
+    )
 }
 
 pub(super) fn explanation(answer: &Value) {

@@ -6,10 +6,13 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::base::address::Address;
+use crate::base::clock;
 use crate::config::model::Action;
 use crate::control::receipts::Receipt;
 use crate::snapshot::Snapshot;
 use crate::snapshot::plane::Plane;
+use crate::telemetry::metrics::{Answered, Failures};
+use crate::tls::certificates::CertificateInfo;
 use crate::upstream::endpoint::{Evidence, Standing, Verdict};
 use crate::upstream::pool::Pool;
 
@@ -18,6 +21,8 @@ use crate::upstream::pool::Pool;
 pub struct Status {
     /// headgate's version.
     pub version: &'static str,
+    /// When this was read, in milliseconds since the Unix epoch: what times in here are compared with.
+    pub at_unix_ms: u64,
     /// Of the config.
     pub generation: u64,
     /// On its way out.
@@ -28,6 +33,10 @@ pub struct Status {
     pub connections: usize,
     /// Requests being served.
     pub requests: u64,
+    /// Requests answered since the start, by listener and status.
+    pub answered: Vec<Answered>,
+    /// What failed since the start, the most frequent reason first.
+    pub failures: Vec<Failures>,
     /// What the last load of the config came to.
     pub last_reload: Option<Receipt>,
     /// In the config's order.
@@ -47,6 +56,12 @@ pub struct ListenerStatus {
     pub address: String,
     /// Whether it speaks TLS.
     pub tls: bool,
+    /// Open connections.
+    pub connections: usize,
+    /// Requests being served.
+    pub requests: u64,
+    /// What its certificates say of themselves.
+    pub certificates: Vec<CertificateInfo>,
 }
 
 /// A route.
@@ -90,20 +105,29 @@ pub struct EndpointStatus {
     pub in_flight: u32,
     /// Requests ever sent to it.
     pub requests: u64,
+    /// Percent of the requests ever sent to the pool's endpoints.
+    pub share: f64,
     /// The newest probe or doubt.
     pub evidence: Option<Evidence>,
+    /// What is kept of them, oldest first; where one pool is asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Evidence>,
 }
 
 /// Reads the plane.
 pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Status {
     let snapshot = plane.snapshot.load();
+    let in_flight = plane.metrics.in_flight();
     Status {
         version: env!("CARGO_PKG_VERSION"),
+        at_unix_ms: clock::unix_millis(),
         generation: snapshot.generation,
         draining: plane.draining.load(Ordering::Relaxed),
         workers: plane.worker_ticks.len(),
         connections: plane.connections.load(Ordering::Relaxed),
-        requests: plane.metrics.in_flight().values().sum(),
+        requests: in_flight.values().sum(),
+        answered: plane.metrics.answered(),
+        failures: plane.metrics.failures(),
         last_reload,
         listeners: snapshot
             .listeners
@@ -112,11 +136,25 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
                 name: listener.spec.name.to_string(),
                 address: listener.spec.address.to_string(),
                 tls: listener.tls.is_some(),
+                connections: listener.open.load(Ordering::Relaxed),
+                requests: in_flight.get(&*listener.spec.name).copied().unwrap_or_default(),
+                certificates: listener.certificates.clone(),
             })
             .collect(),
         routes: routes(&snapshot),
-        pools: snapshot.pools.iter().map(|pool| pool_status(pool, now)).collect(),
+        pools: pools(&snapshot, now),
     }
+}
+
+/// Every pool, in the config's order.
+pub fn pools(snapshot: &Snapshot, now: Instant) -> Vec<PoolStatus> {
+    snapshot.pools.iter().map(|pool| pool_status(pool, now, false)).collect()
+}
+
+/// One pool, with what is known of its endpoints' past.
+pub fn pool(snapshot: &Snapshot, name: &str, now: Instant) -> Option<PoolStatus> {
+    let pool = snapshot.pools.iter().find(|pool| *pool.spec.name == *name)?;
+    Some(pool_status(pool, now, true))
 }
 
 fn routes(snapshot: &Snapshot) -> Vec<RouteStatus> {
@@ -140,17 +178,23 @@ fn routes(snapshot: &Snapshot) -> Vec<RouteStatus> {
         .collect()
 }
 
-fn pool_status(pool: &Pool, now: Instant) -> PoolStatus {
-    let endpoints = pool.endpoints.iter().map(|endpoint| EndpointStatus {
-        address: endpoint.spec.address.clone(),
-        weight: endpoint.spec.weight.value(),
-        backup: endpoint.spec.backup,
-        verdict: endpoint.state.verdict(),
-        standing: endpoint.state.standing(now),
-        since_unix_ms: endpoint.state.since_unix_ms(),
-        in_flight: endpoint.state.in_flight(),
-        requests: endpoint.state.requests(),
-        evidence: endpoint.state.evidence().pop(),
+fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
+    let all: u64 = pool.endpoints.iter().map(|endpoint| endpoint.state.requests()).sum();
+    let endpoints = pool.endpoints.iter().map(|endpoint| {
+        let history = endpoint.state.evidence();
+        EndpointStatus {
+            address: endpoint.spec.address.clone(),
+            weight: endpoint.spec.weight.value(),
+            backup: endpoint.spec.backup,
+            verdict: endpoint.state.verdict(),
+            standing: endpoint.state.standing(now),
+            since_unix_ms: endpoint.state.since_unix_ms(),
+            in_flight: endpoint.state.in_flight(),
+            requests: endpoint.state.requests(),
+            share: endpoint.state.requests() as f64 * 100.0 / all.max(1) as f64,
+            evidence: history.last().cloned(),
+            history: if with_history { history } else { Vec::new() },
+        }
     });
     PoolStatus { name: pool.spec.name.to_string(), endpoints: endpoints.collect() }
 }

@@ -155,6 +155,11 @@ impl Proxy {
         self.running().metrics.expect("the config has [metrics]")
     }
 
+    /// Where the admin API is.
+    pub(crate) fn admin(&self) -> Address {
+        self.running().admin.clone().expect("the config has [admin]")
+    }
+
     /// Begins the end, as SIGTERM does.
     pub(crate) fn drain(&self) {
         self.running().drain();
