@@ -19,13 +19,11 @@ use crate::base::clock;
 use crate::control::Handle;
 use crate::control::explain::{Question, explain};
 use crate::control::receipts::{Cause, Receipt};
-use crate::control::status::{PoolStatus, Status, pool, pools, status};
+use crate::control::status::{PoolStatus, Status, pool, pools, status, stuck_worker};
 use crate::telemetry::exposition::CONTENT_TYPE;
 
 /// The longest body that is read.
 const LARGEST_QUESTION: usize = 64 * 1024;
-/// A worker without a tick for so long is stuck.
-const STUCK_AFTER_MS: u64 = 10_000;
 
 /// `/metrics`, `/livez`, `/readyz`.
 pub fn metrics_router(handle: Handle) -> Router {
@@ -58,9 +56,7 @@ async fn metrics(State(handle): State<Handle>) -> Response {
 }
 
 async fn livez(State(handle): State<Handle>) -> Response {
-    let now = clock::millis(clock::now());
-    let stuck = |tick: u64| now.saturating_sub(tick) > STUCK_AFTER_MS;
-    match handle.plane.worker_ticks.iter().position(|tick| stuck(tick.load(Ordering::Relaxed))) {
+    match stuck_worker(&handle.plane, clock::now()) {
         None => "ok\n".into_response(),
         Some(at) => (StatusCode::SERVICE_UNAVAILABLE, format!("worker {at} does not tick\n")).into_response(),
     }

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::base::clock;
 use crate::control::receipts::{Cause, Receipt, Receipts};
 use crate::control::reload::{Attempt, Reloader};
+use crate::control::supervisor;
 
 /// A certificate and its key are two files, and somebody may be between the two.
 const RETRIES: u32 = 3;
@@ -38,7 +39,7 @@ impl Reloads {
 
     /// Somebody asks. One that waits already is tried now, and both get its receipt.
     pub(super) fn ask(&mut self, cause: Cause, reply: oneshot::Sender<Receipt>) {
-        let mut now = self.waiting.take().unwrap_or_else(|| first(cause));
+        let mut now = self.waiting.take().unwrap_or_else(|| begin(cause));
         now.replies.push(reply);
         self.attempt(now);
     }
@@ -46,7 +47,7 @@ impl Reloads {
     /// A file may have changed.
     pub(super) fn look(&mut self) {
         if self.reloader.files_differ() {
-            let now = self.waiting.take().unwrap_or_else(|| first(Cause::File));
+            let now = self.waiting.take().unwrap_or_else(|| begin(Cause::File));
             self.attempt(now);
         }
     }
@@ -86,6 +87,7 @@ impl Reloads {
                 return;
             }
         };
+        supervisor::ready(receipt.generation);
         self.answer(receipt, now.replies);
     }
 
@@ -98,6 +100,7 @@ impl Reloads {
     }
 }
 
-fn first(cause: Cause) -> Waiting {
+fn begin(cause: Cause) -> Waiting {
+    supervisor::reloading();
     Waiting { cause, replies: Vec::new(), retries_left: RETRIES, at: Instant::from_std(clock::now()) }
 }

@@ -11,6 +11,7 @@ mod probes;
 pub mod receipts;
 pub mod reload;
 pub mod status;
+mod supervisor;
 mod watch;
 
 use std::io;
@@ -153,6 +154,8 @@ async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver
     let workers = setup.workers.clone();
     let reloader = Reloader::new(setup, handle.commands.clone());
     let mut reloads = Reloads::new(reloader, handle.receipts.clone());
+    supervisor::ready(plane.snapshot.load().generation);
+    supervisor::watchdog(&plane);
     let mut is_draining = false;
     let end = loop {
         let command = tokio::select! {
@@ -170,6 +173,7 @@ async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver
             Some(Command::Drain) if is_draining => {}
             Some(Command::Drain) => {
                 is_draining = true;
+                supervisor::stopping();
                 reloads.refuse(None);
                 let sockets: Vec<(Name, SocketAddr)> = reloads.reloader.sockets().collect();
                 let (plane, workers, commands) = (plane.clone(), workers.clone(), handle.commands.clone());

@@ -1,6 +1,6 @@
 //! What runs now, as one value.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -15,6 +15,9 @@ use crate::telemetry::metrics::{Answered, Failures};
 use crate::tls::certificates::CertificateInfo;
 use crate::upstream::endpoint::{Evidence, Standing, Verdict};
 use crate::upstream::pool::Pool;
+
+/// A worker without a tick for so long is stuck.
+const STUCK_AFTER_MS: u64 = 10_000;
 
 /// The whole process.
 #[derive(Debug, Serialize)]
@@ -144,6 +147,13 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
         routes: routes(&snapshot),
         pools: pools(&snapshot, now),
     }
+}
+
+/// The first worker that has not ticked for so long that it must be stuck.
+pub fn stuck_worker(plane: &Plane, now: Instant) -> Option<usize> {
+    let now = clock::millis(now);
+    let is_stuck = |tick: &AtomicU64| now.saturating_sub(tick.load(Ordering::Relaxed)) > STUCK_AFTER_MS;
+    plane.worker_ticks.iter().position(is_stuck)
 }
 
 /// Every pool, in the config's order.

@@ -8,3 +8,4 @@ mod commands;
 #[allow(dead_code, unused_imports, reason = "the stories in tests/it use the rest")]
 mod kit;
 mod stopping;
+mod systemd;
