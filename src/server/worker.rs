@@ -30,6 +30,8 @@ use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 const TICK: Duration = Duration::from_millis(200);
 /// How long a worker rests when the operating system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it says so.
+const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
 /// A running worker.
 pub struct Worker {
@@ -152,6 +154,7 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::n
         Ok(socket) => socket,
         Err(error) => return tracing::error!(listener = %listening.name.borrow(), %error, "cannot listen"),
     };
+    let mut complain_from = clock::now();
     loop {
         let accepted = tokio::select! {
             biased;
@@ -161,8 +164,12 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::n
         match accepted {
             Ok((stream, peer)) => accept(&context, &listening, stream, peer, &phases),
             Err(error) if is_shortage(&error) => {
-                let name = listening.name.borrow().clone();
-                tracing::warn!(listener = %name, %error, "cannot accept: raise the limit of open files (ulimit -n)");
+                let now = clock::now();
+                if now >= complain_from {
+                    let name = listening.name.borrow().clone();
+                    tracing::warn!(listener = %name, %error, "cannot accept: raise the limit of open files (ulimit -n)");
+                    complain_from = now + COMPLAINT_EVERY;
+                }
                 // The socket stays ready: without a rest this loop would take the whole core.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }

@@ -7,5 +7,6 @@ mod commands;
 #[path = "../it/kit/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the stories in tests/it use the rest")]
 mod kit;
+mod shortage;
 mod stopping;
 mod systemd;
