@@ -141,7 +141,7 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
                 tls: listener.tls.is_some(),
                 connections: listener.open.load(Ordering::Relaxed),
                 requests: in_flight.get(&*listener.spec.name).copied().unwrap_or_default(),
-                certificates: listener.certificates.clone(),
+                certificates: listener.tls.as_ref().map(|tls| tls.certificates.clone()).unwrap_or_default(),
             })
             .collect(),
         routes: routes(&snapshot),

@@ -41,7 +41,7 @@ fn exchange(address: &Address, request: &str) -> Answer {
     let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
     let headers = lines.filter_map(|line| line.split_once(':'));
     let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned())).collect();
-    Answer { status, headers, body: body.to_owned() }
+    Answer { status, headers, body: body.to_owned(), ..Answer::default() }
 }
 
 /// A well-formed request with these fields beside it.
@@ -133,12 +133,12 @@ fn a_reload_leaves_a_receipt_and_a_refused_one_its_faults() {
     let admin = proxy.admin();
     let json = "host: localhost\r\ncontent-type: application/json\r\n";
     let config = format!("{UNIX}{}", Proxy::simple(&[origin.address], "")).replace("routes.all", "routes.every");
-    fs::write(&proxy.config, proxy.text(&config)).unwrap();
+    fs::write(&proxy.config, proxy.filled(&config)).unwrap();
     let answer = ask(&admin, "POST", "/v1/reload", json, "{}");
     let receipt: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!((answer.status, &receipt["ok"], &receipt["cause"]), (200, &true.into(), &"admin".into()), "{receipt}");
     assert_eq!(receipt["changes"], serde_json::json!(["routes.all removed", "routes.every added"]));
-    fs::write(&proxy.config, proxy.text("nonsense = 1\n")).unwrap();
+    fs::write(&proxy.config, proxy.filled("nonsense = 1\n")).unwrap();
     let answer = ask(&admin, "POST", "/v1/reload", json, "{}");
     let receipt: Value = serde_json::from_str(&answer.body).unwrap();
     assert_eq!((answer.status, &receipt["ok"], &receipt["generation"]), (422, &false.into(), &2.into()), "{receipt}");

@@ -12,11 +12,9 @@ mod tls;
 
 pub(crate) use chaos::{Chaos, Way};
 pub(crate) use client::{Answer, Client, answer_to, exchange};
-pub(crate) use client::{Answer, Client, answer_to, exchange};
 pub(crate) use door::{tls_door, unix_door};
 pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS};
 pub(crate) use origin::{Conversation, Heard, Origin, ok};
-pub(crate) use origin::{Heard, Origin, ok};
 pub(crate) use protocol::{Content, Protocol, Talker};
 pub(crate) use proxy::Proxy;
 pub(crate) use story::{eventually, gate};
