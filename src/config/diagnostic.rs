@@ -91,9 +91,23 @@ pub(super) fn locate(text: &str, start: usize, end: usize) -> (usize, usize, Str
     let line_end = line_start + whole.len();
     let marked = end.min(line_end).max(start);
     let carets = text.get(start..marked).map_or(1, |marked| marked.chars().count()).max(1);
+    (line, column + 1, excerpt(whole, column, carets))
+}
+
+/// How many characters of a line are shown, and how many of them before the offending text.
+const SHOWN: usize = 120;
+const SHOWN_BEFORE: usize = 40;
+
+/// A line and below it the carets; of a long line the part around them.
+fn excerpt(whole: &str, column: usize, carets: usize) -> String {
+    let count = whole.chars().count();
+    let from = if count <= SHOWN { 0 } else { column.saturating_sub(SHOWN_BEFORE).min(count - SHOWN) };
+    let (before, after) = (if from > 0 { "… " } else { "" }, if count > from + SHOWN { " …" } else { "" });
     // Control characters would run through the reader's terminal.
-    let shown: String = whole.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    (line, column + 1, format!("{shown}\n{}{}", " ".repeat(column), "^".repeat(carets)))
+    let shown: String = whole.chars().skip(from).take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let indent = before.chars().count() + column - from;
+    let carets = carets.min((from + SHOWN).saturating_sub(column).max(1));
+    format!("{before}{shown}{after}\n{}{}", " ".repeat(indent), "^".repeat(carets))
 }
 
 #[cfg(test)]
@@ -105,5 +119,25 @@ mod tests {
         let (line, column, excerpt) = locate("a = 1\nbä = 22\n", 12, 14);
         assert_eq!((line, column, excerpt.as_str()), (2, 6, "bä = 22\n     ^^"));
         assert_eq!(locate("", 7, 9), (1, 1, "\n^".to_owned()));
+    }
+
+    /// A generated list on one line is no reason to fill the reader's terminal.
+    #[test]
+    fn of_a_long_line_the_part_around_the_fault_is_shown() {
+        let text = format!("a = [{}]", "\"ä\", ".repeat(2000));
+        for (start, end) in [(0, 1), (5000, 5004), (5000, text.len()), (text.len() - 1, text.len())] {
+            let start = (0..=start).rev().find(|at| text.is_char_boundary(*at)).unwrap();
+            let (line, column, excerpt) = locate(&text, start, end);
+            let (shown, carets) = excerpt.split_once('\n').unwrap();
+            assert_eq!((line, column), (1, text[..start].chars().count() + 1));
+            assert!(shown.chars().count() <= 124 && carets.chars().count() <= 124, "{excerpt}");
+            let marked = carets.chars().count() - carets.trim_start().len();
+            assert_eq!(shown.chars().nth(marked), text[start..].chars().next(), "{excerpt}");
+            assert_eq!(
+                (shown.starts_with("… "), shown.ends_with(" …")),
+                (start > 40, start < text.len() - 60),
+                "{excerpt}"
+            );
+        }
     }
 }
