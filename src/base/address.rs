@@ -25,6 +25,12 @@ pub enum AddressError {
     /// No port, or one outside 1 to 65535.
     #[error("an address needs a port from 1 to 65535: `127.0.0.1:7001` or `[::1]:7001`")]
     Port,
+    /// A URL.
+    #[error("an address has no scheme and no path: write `{0}`")]
+    Scheme(String),
+    /// Only a port.
+    #[error("the IP address is missing: `0.0.0.0:{0}` is every interface, `127.0.0.1:{0}` this machine alone")]
+    Host(u16),
     /// A host name where only IP addresses are understood.
     #[error("`{0}` is a name: this version takes IP addresses (and `localhost`), so write `127.0.0.1:7001`")]
     Name(String),
@@ -50,6 +56,9 @@ impl FromStr for Address {
                 path => Ok(Self::Unix(PathBuf::from(path))),
             };
         }
+        if let Some((_, rest)) = text.split_once("://") {
+            return Err(AddressError::Scheme(rest.split('/').next().unwrap_or_default().to_owned()));
+        }
         if let Ok(address) = text.parse::<SocketAddr>() {
             return Ok(Self::Tcp(address));
         }
@@ -61,6 +70,7 @@ impl FromStr for Address {
         match host {
             // RFC 6761 §6.3: the name localhost is always loopback.
             "localhost" => Ok(Self::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))),
+            "" => Err(AddressError::Host(port)),
             _ => Err(AddressError::Name(host.to_owned())),
         }
     }
@@ -100,5 +110,7 @@ mod tests {
             assert_eq!(text.parse::<Address>(), Err(AddressError::Port), "{text}");
         }
         assert_eq!("app.internal:80".parse::<Address>(), Err(AddressError::Name("app.internal".into())));
+        assert_eq!("http://127.0.0.1:80/x".parse::<Address>(), Err(AddressError::Scheme("127.0.0.1:80".into())));
+        assert_eq!(":8080".parse::<Address>(), Err(AddressError::Host(8080)));
     }
 }

@@ -110,6 +110,23 @@ fn excerpt(whole: &str, column: usize, carets: usize) -> String {
     format!("{before}{shown}{after}\n{}{}", " ".repeat(indent), "^".repeat(carets))
 }
 
+/// What the parser says, with a way out where people often need one.
+pub(super) fn syntax(message: &str, marked: &str) -> (String, Option<String>) {
+    let help = if message.starts_with("string values must be quoted") {
+        format!("text stands in quotes: `\"{}\"`", marked.trim())
+    } else if message.starts_with("invalid basic string, expected `\"`") {
+        "the closing quote is missing; text ends on its line".to_owned()
+    } else if message == "duplicate key" {
+        let message = format!("`{marked}` stands here a second time");
+        return (message, Some("join the two, or give one of them another name".to_owned()));
+    } else if message.starts_with("invalid key-value pair") {
+        "a config is TOML: `key = value`, tables as `[pools.app]`".to_owned()
+    } else {
+        return (message.to_owned(), None);
+    };
+    (message.split(", expected").next().unwrap_or(message).to_owned(), Some(help))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

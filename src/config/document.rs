@@ -12,7 +12,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::base::units::ByteSize;
-use crate::config::diagnostic::{Diagnostic, Severity, locate};
+use crate::config::diagnostic::{Diagnostic, Severity, locate, syntax};
 use crate::config::reference;
 
 /// A place in one of the files.
@@ -53,6 +53,8 @@ pub(super) enum Value {
     Other(&'static str),
     List(Vec<Node>),
     Table(Vec<Entry>),
+    /// What has its fault already and leads to no other.
+    Unread,
 }
 
 impl Value {
@@ -64,6 +66,7 @@ impl Value {
             Self::Other(kind) => kind,
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
+            Self::Unread => "what cannot be read",
         }
     }
 }
@@ -123,8 +126,9 @@ impl Context {
         let Some((_, text)) = self.sources.get(file) else { return Vec::new() };
         let (table, errors) = DeTable::parse_recoverable(text);
         for error in errors {
-            let at = At::new(file, error.span().unwrap_or(0..0));
-            self.fault("syntax", at, "", error.message().to_owned());
+            let span = error.span().unwrap_or(0..0);
+            let (message, help) = syntax(error.message(), text.get(span.clone()).unwrap_or_default());
+            self.report(Severity::Error, "syntax", At::new(file, span), "", message, help);
         }
         // What recovery made up would only lead to faults that are none.
         if self.found.borrow().iter().any(|found| found.code == "syntax") {
@@ -163,10 +167,13 @@ impl Context {
     ) -> Node {
         let at = At::new(file, value.span());
         let value = match value.get_ref() {
-            DeValue::String(text) => Value::Text(expand(text, env).unwrap_or_else(|message| {
-                self.fault("environment", at, path, message);
-                text.to_string()
-            })),
+            DeValue::String(text) => expand(text, env).map_or_else(
+                |message| {
+                    self.fault("environment", at, path, message);
+                    Value::Unread
+                },
+                Value::Text,
+            ),
             DeValue::Integer(number) => {
                 Value::Integer(i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok())
             }
@@ -202,7 +209,11 @@ fn expand(text: &str, env: &dyn Fn(&str) -> Option<String>) -> Result<String, St
         }
         match env(name).filter(|value| default.is_none() || !value.is_empty()).or(default.map(str::to_owned)) {
             Some(value) => out.push_str(&value),
-            None => return Err(format!("the environment variable `{name}` is not set and has no default")),
+            None => {
+                return Err(format!(
+                    "the environment variable `{name}` is not set: set it, or give a default: `${{{name}:-default}}`"
+                ));
+            }
         }
         rest = after;
     }
@@ -255,7 +266,11 @@ impl<'a> Item<'a> {
     }
 
     fn expected<T>(&self, what: &str) -> Option<T> {
-        self.fault("type", format!("`{}` takes {what}, not {}", self.path, self.node.value.kind()));
+        if !matches!(self.node.value, Value::Unread) {
+            let message = format!("`{}` takes {what}, not {}", self.path, self.node.value.kind());
+            let help = reference::example(&self.place).map(|example| format!("for example: {example}"));
+            self.context.report(Severity::Error, "type", self.node.at, &self.path, message, help);
+        }
         None
     }
 
@@ -331,12 +346,14 @@ impl<'a> Item<'a> {
         let text = self.text()?;
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
         if found.is_none() {
-            let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
-            self.fault_help(
-                "value",
-                format!("`{text}` is not understood here"),
-                format!("one of {}", names.join(", ")),
+            let help = near(text, choices.iter().map(|(name, _)| *name)).map_or_else(
+                || {
+                    let names: Vec<String> = choices.iter().map(|(name, _)| format!("`{name}`")).collect();
+                    format!("one of {}", names.join(", "))
+                },
+                |name| format!("did you mean `{name}`?"),
             );
+            self.fault_help("value", format!("`{text}` is not understood here"), help);
         }
         found
     }
@@ -443,10 +460,19 @@ impl<'a> Table<'a> {
     /// The value at a key that must be there.
     pub(super) fn need(&self, key: &'static str) -> Option<Item<'a>> {
         let item = self.get(key);
-        if item.is_none() {
-            self.fault("missing", format!("`{}` is missing", join(&self.path, key)));
+        if item.is_none() && !self.is_misspelt(key) {
+            let message = format!("`{}` is missing", join(&self.path, key));
+            let help = reference::example(&join(&self.place, key)).map(|example| format!("for example: {example}"));
+            self.context.report(Severity::Error, "missing", self.at, &self.path, message, help);
         }
         item
+    }
+
+    /// Whether an unknown key, which `finish` reports, is probably this one.
+    fn is_misspelt(&self, key: &'static str) -> bool {
+        let known = reference::below(&self.place);
+        let unknown = self.entries.iter().filter(|entry| !known.contains(&entry.key.as_str()));
+        unknown.into_iter().any(|entry| near(&entry.key, known.iter().copied()) == Some(key))
     }
 
     /// The table at a key, if it is there.

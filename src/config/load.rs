@@ -11,7 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::base::address::Address;
 use crate::config::check;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::document::{Context, Entry, Value};
+use crate::config::document::{At, Context, Entry, Value};
 use crate::config::model::Config;
 
 /// A config that may be used.
@@ -72,15 +72,14 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
     }
     let env = |name: &str| std::env::var(name).ok();
     let mut entries = context.parse(0, &env);
-    for path in included(&context, &entries, &mut files) {
+    for (path, at) in included(&context, &entries, &mut files) {
         match add_source(&mut context, &mut files, &path) {
             Ok(()) => {
                 let more = context.parse(context.sources.len() - 1, &env);
                 merge(&context, &mut entries, more);
             }
             Err(message) => {
-                let message = format!("cannot read the included file: {message}");
-                context.found.borrow_mut().push(Diagnostic::of_file("file", &path.display().to_string(), message));
+                context.unreadable(at, "include", &path, &message);
             }
         }
     }
@@ -92,8 +91,7 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
         }
         let content = read(&reference.file);
         if let Err(error) = &content {
-            let message = format!("cannot read `{}`: {error}", reference.file.display());
-            context.fault("file", reference.at, &reference.path, message);
+            context.unreadable(reference.at, &reference.path, &reference.file, error);
         }
         files.push(SourceFile { path: reference.file, hash: content.map_or(0, |content| xxh3_64(&content)) });
     }
@@ -117,6 +115,14 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
+impl Context {
+    fn unreadable(&self, at: At, path: &str, file: &Path, error: &dyn fmt::Display) {
+        let message = format!("cannot read `{}`: {error}", file.display());
+        let help = "a relative path begins at the config's directory; headgate's own user must be able to read it";
+        self.report(Severity::Error, "file", at, path, message, Some(help.to_owned()));
+    }
+}
+
 fn add_source(context: &mut Context, files: &mut Vec<SourceFile>, path: &Path) -> Result<(), String> {
     let content = read(path);
     let hash = content.as_ref().map_or(0, |content| xxh3_64(content));
@@ -128,13 +134,13 @@ fn add_source(context: &mut Context, files: &mut Vec<SourceFile>, path: &Path) -
 
 /// The files that `include` names, in lexical order per pattern, without dotfiles. The directories they were
 /// looked for in become part of `files`, so that a new file is noticed.
-fn included(context: &Context, entries: &[Entry], files: &mut Vec<SourceFile>) -> Vec<PathBuf> {
+fn included(context: &Context, entries: &[Entry], files: &mut Vec<SourceFile>) -> Vec<(PathBuf, At)> {
     let Some(entry) = entries.iter().find(|entry| entry.key == "include") else { return Vec::new() };
     let nodes = match &entry.node.value {
         Value::List(nodes) => nodes.iter().collect(),
         _ => vec![&entry.node],
     };
-    let mut paths: Vec<PathBuf> = Vec::new();
+    let mut paths: Vec<(PathBuf, At)> = Vec::new();
     for node in nodes {
         let fault = |message: String| context.fault("value", node.at, "include", message);
         let Value::Text(pattern) = &node.value else { continue };
@@ -144,7 +150,7 @@ fn included(context: &Context, entries: &[Entry], files: &mut Vec<SourceFile>) -
             continue;
         };
         let Some((before, after)) = last.split_once('*') else {
-            paths.push(whole);
+            paths.push((whole, node.at));
             continue;
         };
         if parent.to_string_lossy().contains('*') || after.contains('*') {
@@ -152,14 +158,24 @@ fn included(context: &Context, entries: &[Entry], files: &mut Vec<SourceFile>) -
             continue;
         }
         files.push(SourceFile { path: parent.to_owned(), hash: hash_of(parent) });
-        let names = listing(parent).into_iter().filter(|name| {
-            name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
-        });
-        paths.extend(names.map(|name| parent.join(name)));
+        let all = listing(parent);
+        let names: Vec<&String> = all
+            .iter()
+            .filter(|name| {
+                name.len() >= before.len() + after.len() && name.starts_with(before) && name.ends_with(after)
+            })
+            .collect();
+        // An empty directory is one that waits for files.
+        if names.is_empty() && (!all.is_empty() || !parent.is_dir()) {
+            let message = format!("`{pattern}` includes nothing: no file in `{}` fits", parent.display());
+            let help = Some("a relative path begins at the config's directory; dotfiles are left out".to_owned());
+            context.report(Severity::Warning, "risk", node.at, "include", message, help);
+        }
+        paths.extend(names.into_iter().map(|name| (parent.join(name), node.at)));
     }
-    let mut unique: Vec<PathBuf> = Vec::new();
+    let mut unique: Vec<(PathBuf, At)> = Vec::new();
     for path in paths {
-        if !unique.contains(&path) {
+        if !unique.iter().any(|(other, _)| *other == path.0) {
             unique.push(path);
         }
     }
@@ -223,7 +239,7 @@ pub fn admin_address(path: &Path) -> io::Result<Option<Address>> {
     let env = |name: &str| std::env::var(name).ok();
     let main = context.parse_leniently(0, &env);
     let included = included(&context, &main, &mut Vec::new());
-    for path in included {
+    for (path, _) in included {
         let text = std::fs::read(path).unwrap_or_default();
         context.sources.push((String::new(), String::from_utf8_lossy(&text).into_owned()));
     }
@@ -334,6 +350,28 @@ mod tests {
         let faults = load(&dir.path().join("h.toml")).unwrap_err();
         assert!(faults.to_string().contains("`routes.a` stands at"), "{faults}");
     }
+
+    #[test]
+    fn what_an_include_does_not_find_is_told_at_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("h.toml");
+        let head = MAIN.replace("pools.p.tls.ca_file = \"ca.pem\"\n", "routes.r.pool = \"p\"\n");
+        std::fs::write(&main, &head).unwrap();
+        let warned = |loaded: Loaded| loaded.warnings.iter().map(ToString::to_string).collect::<String>();
+        let missing = warned(load(&main).unwrap());
+        assert!(missing.contains("`conf.d/*.toml` includes nothing") && missing.contains("h.toml:2:12"), "{missing}");
+        std::fs::create_dir(dir.path().join("conf.d")).unwrap();
+        assert_eq!(warned(load(&main).unwrap()), "", "an empty directory waits for files");
+        std::fs::write(dir.path().join("conf.d/a.conf"), "").unwrap();
+        assert!(warned(load(&main).unwrap()).contains("includes nothing"));
+
+        std::fs::write(&main, head.replace("*.toml", "b.toml")).unwrap();
+        let faults = load(&main).unwrap_err().to_string();
+        for part in ["cannot read", "conf.d/b.toml", "h.toml:2:12", "help: a relative path begins at"] {
+            assert!(faults.contains(part), "{part:?} is not in {faults}");
+        }
+    }
+
     #[test]
     fn the_admin_address_is_found_in_a_broken_config() {
         let dir = tempfile::tempdir().unwrap();

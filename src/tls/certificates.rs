@@ -50,7 +50,10 @@ pub fn from_pem(files: &CertificateFiles, cert: &[u8], key: &[u8]) -> Result<Arc
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| fault(&files.cert, format!("not valid PEM: {error}"), "write the chain as PEM, leaf first"))?;
     if chain.is_empty() {
-        return Err(fault(&files.cert, "holds no certificate", "write the chain as PEM, leaf first"));
+        return Err(match PrivateKeyDer::from_pem_slice(cert) {
+            Ok(_) => fault(&files.cert, "holds a private key and no certificate", "swap `cert` and `key`"),
+            Err(_) => fault(&files.cert, "holds no certificate", "write the chain as PEM, leaf first"),
+        });
     }
     let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| match error {
         pem::Error::NoItemsFound => {
@@ -183,6 +186,7 @@ pub(crate) mod tests {
             (&missing, &good.key, &missing, "cannot be read"),
             (&empty, &good.key, &empty, "holds no certificate"),
             (&broken, &good.key, &broken, "no usable certificate"),
+            (&good.key, &good.cert, &good.key, "holds a private key and no certificate"),
             (&good.cert, &empty, &empty, "holds no private key"),
             (&good.cert, &good.cert, &good.cert, "holds no private key"),
         ] {

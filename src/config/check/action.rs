@@ -18,7 +18,7 @@ pub(super) fn action(table: &Table<'_>, paths: &[PathPattern], names: &Names<'_>
     let given: Vec<Item<'_>> = ACTIONS.iter().filter_map(|key| table.get(key)).collect();
     if let [first, others @ ..] = given.as_slice() {
         for other in others {
-            let message = format!("a route has one action, and `{}` is one already", first.path);
+            let message = format!("a route has one action, and `{}` is one already: take one of them out", first.path);
             other.key_fault("conflict", message);
         }
     } else {

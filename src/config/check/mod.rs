@@ -31,7 +31,7 @@ fn resolve(item: &Item<'_>, what: &str, names: &[&str]) -> Option<u32> {
     if found.is_none() {
         let help = match near(text, names.iter().copied()) {
             Some(name) => format!("did you mean `{name}`?"),
-            None if names.is_empty() => format!("there is no {what} at all"),
+            None if names.is_empty() => format!("there is no {what} at all; add `[{what}s.{text}]`"),
             None => format!("there are: {}", names.join(", ")),
         };
         item.fault_help("name", format!("there is no {what} `{text}`"), help);

@@ -98,6 +98,9 @@ pub(super) fn captures(pattern: &PathPattern) -> Vec<&str> {
 pub(super) fn host(text: &str) -> Result<HostPattern, String> {
     let lower = text.to_ascii_lowercase();
     let lower = lower.strip_suffix('.').unwrap_or(&lower);
+    if lower.contains('/') {
+        return Err("a host is a name alone, without scheme and path: `example.com`".to_owned());
+    }
     if lower.starts_with('[') || lower.parse::<std::net::IpAddr>().is_ok() {
         let bare = lower.trim_start_matches('[').trim_end_matches(']');
         return match bare.parse::<std::net::IpAddr>() {

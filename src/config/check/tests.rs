@@ -148,6 +148,12 @@ const FAULTY: &[(&str, usize, usize, &str)] = &[
     ("include = [1]", 5, 12, "takes text, not a number"),
     ("access_log.output = \"${NOPE}\"", 5, 21, "`NOPE` is not set"),
     ("x = ", 5, 5, ""),
+    ("pools.q.endpionts = [\"127.0.0.1:2\"]", 5, 9, "unknown key `pools.q.endpionts`"),
+    ("pools.q.endpoints = [\"http://127.0.0.1:2/\"]", 5, 22, "no scheme and no path: write `127.0.0.1:2`"),
+    ("listeners.b.address = \":81\"", 5, 23, "the IP address is missing: `0.0.0.0:81`"),
+    ("pools.q.endpoints = [\"127.0.0.1:${NOPE}\"]", 5, 22, "`NOPE` is not set: set it, or give a default: `${NOPE:-"),
+    ("process.workers = \"${NOPE}\"", 5, 19, "`NOPE` is not set"),
+    ("routes.r.match.host = \"https://a.test\"", 5, 23, "a host is a name alone"),
 ];
 
 #[test]
@@ -175,6 +181,37 @@ fn all_faults_come_at_once_and_near_names_help() {
     assert_eq!(faults.len(), 4, "{faults:#?}");
     assert!(faults.iter().any(|fault| fault.help.as_deref() == Some("did you mean `workers`?")));
     assert!(faults[0].to_string().contains("^^^^^^"), "{}", faults[0]);
+}
+
+/// Lines put behind the same four: what the one fault says to do.
+const HELPED: &[(&str, &str)] = &[
+    ("pools.p.balance = \"roundrobin\"", "did you mean `round-robin`?"),
+    ("pools.q = {}", "for example: `endpoints = [{ address = \"127.0.0.1:7001\" }]`"),
+    ("pools.q.endpoints = 7001", "for example: `endpoints = [{ address = \"127.0.0.1:7001\" }]`"),
+    ("pools.q.endpoints = [7001]", "for example: `endpoints = [{ address = \"127.0.0.1:7001\" }]`"),
+    ("pools.p.health.http = \"/readyz\"", "for example: `http = { path = \"/readyz\" }`"),
+    ("routes.r.cache = true", "for example: `cache = { zone = \"main\" }`"),
+    ("routes.r.cache.zone = \"m\"", "there is no cache at all; add `[caches.m]`"),
+    ("routes.r.timeouts.total = 5", "for example: `total = \"1h\"`"),
+    ("listeners.b.address = 8080", "for example: `address = \"0.0.0.0:80\"`"),
+    ("routes.q.pool = p", "text stands in quotes: `\"p\"`"),
+    ("routes.q.pool = \"p", "the closing quote is missing"),
+    ("[routes.r]", "join the two"),
+    ("{\"routes\": 1}", "a config is TOML"),
+];
+
+#[test]
+fn what_to_do_is_said() {
+    let mut wrong = String::new();
+    for (lines, help) in HELPED {
+        let faults = read(&format!("{HEAD}{lines}\n")).expect_err(lines);
+        let right =
+            matches!(faults.as_slice(), [fault] if fault.help.as_deref().is_some_and(|text| text.contains(help)));
+        if !right {
+            wrong.push_str(&format!("== {lines}\n{}", faults.iter().map(ToString::to_string).collect::<String>()));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong}");
 }
 
 /// Lines put behind the same four: line, column, fragment of the one warning.

@@ -138,6 +138,29 @@ pub(super) fn below(place: &str) -> &'static [&'static str] {
     BELOW.get(place).map_or(&[], Vec::as_slice)
 }
 
+/// How a key may be written, as `endpoints = [{ address = "127.0.0.1:7001" }]`.
+pub(super) fn example(place: &str) -> Option<String> {
+    let place = place.trim_end_matches("[]");
+    let name = place.rsplit('.').next().unwrap_or(place);
+    let mut listed = None;
+    for (parts, key) in all() {
+        let (Some(key), Some((last, above))) = (key, parts.split_last()) else { continue };
+        let stars = |parts: &[&str]| parts.iter().map(|part| star(part)).collect::<Vec<_>>().join(".");
+        let (here, above) = (stars(&parts), stars(above));
+        match key.shown {
+            Shown::Given(value) | Shown::Default(value) | Shown::Example(value) if here == place => {
+                return Some(format!("`{name} = {value}`"));
+            }
+            Shown::Given(value) if above == place => return Some(format!("`{name} = {{ {last} = {value} }}`")),
+            Shown::Entry(entry) if above.strip_suffix("[]") == Some(place) => {
+                listed.get_or_insert_with(|| format!("`{name} = [{entry}]`"));
+            }
+            _ => {}
+        }
+    }
+    listed
+}
+
 /// Every key with a name put where one is free, as `listeners.https.address` and `pools.app.endpoints[].weight`.
 pub fn facts() -> Vec<(String, Fact)> {
     let key = |(parts, key): (Vec<&str>, Option<&Key>)| {
