@@ -355,12 +355,14 @@ impl Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>>>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let handled = proxy::handle(self.worker.clone(), self.info.clone(), request);
+        let (worker, info) = (self.worker.clone(), self.info.clone());
         match &self.streams {
-            None => Box::pin(handled),
+            None => Box::pin(proxy::handle(worker, info, request)),
             Some(streams) => {
                 let flow = streams.begin();
-                Box::pin(async move { Ok(handled.await?.map(|body| body.with_flow(flow))) })
+                Box::pin(
+                    async move { Ok(proxy::handle(worker, info, request).await?.map(|body| body.with_flow(flow))) },
+                )
             }
         }
     }
