@@ -23,6 +23,7 @@ use crate::base::task::spawn_local;
 use crate::config::model::Name;
 use crate::proxy::{WorkerContext, WorkerSnapshot};
 use crate::server::connection::{Accepted, Open};
+use crate::server::listener::BACKLOG;
 use crate::server::phase::{Phase, Phases};
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 
@@ -179,11 +180,19 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::n
     }
     // Asked of the kernel itself: the runtime may not have heard yet of who has come.
     let Ok(socket) = socket.into_std() else { return };
-    while let Ok((stream, peer)) = socket.accept() {
-        if stream.set_nonblocking(true).is_ok()
-            && let Ok(stream) = TcpStream::from_std(stream)
-        {
-            accept(&context, &listening, stream, peer, &phases);
+    for _ in 0..BACKLOG {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                if stream.set_nonblocking(true).is_ok()
+                    && let Ok(stream) = TcpStream::from_std(stream)
+                {
+                    accept(&context, &listening, stream, peer, &phases);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if is_shortage(&error) => tokio::time::sleep(ACCEPT_PAUSE).await,
+            // One who has left already is not the last in the queue.
+            Err(_) => {}
         }
     }
 }
