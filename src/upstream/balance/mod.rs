@@ -206,9 +206,10 @@ fn by_dice<M: Members>(pool: &M, request: &PickRequest<'_>, tier: (Standing, Opt
     }
 }
 
-/// Requests in flight per weight, the next one counted in.
+/// Requests in flight per weight. The next one is not counted in: among idle endpoints the dice decide, which fall by
+/// weight already, and the heaviest would win every tie.
 fn load(view: &EndpointView) -> u64 {
-    (u64::from(view.in_flight) + 1) * u64::from(u16::MAX) / u64::from(view.weight.value())
+    u64::from(view.in_flight) * u64::from(u16::MAX) / u64::from(view.weight.value())
 }
 
 /// The sure way: looks at every endpoint of the tier.
@@ -220,7 +221,13 @@ fn scan<M: Members>(
     let count = pool.count();
     let first = match request.balance {
         Balance::RoundRobin => request.seed.0,
-        _ => request.seed.number(3),
+        // Ties go to who is met first, so the scan begins where the wheel says: by weight.
+        Balance::PowerOfTwo | Balance::LeastRequests => {
+            let wheel = pool.wheel(tier.1 == Some(true));
+            let at = wheel.slot(request.seed.below(3, wheel.len()));
+            at.map_or_else(|| request.seed.number(3), |index| u64::from(index.0))
+        }
+        Balance::Random | Balance::Hash(_) => request.seed.number(3),
     } % u64::from(count.max(1));
     let mut why = NoPick::AllDown;
     let mut best: Option<(f64, EndpointIndex)> = None;
@@ -241,7 +248,7 @@ fn scan<M: Members>(
     best.map(|(_, index)| index).ok_or(why)
 }
 
-/// The least wins; ties go to the one that is met first, and where the scan begins is the seed's.
+/// The least wins; ties go to the one that is met first.
 fn cost(request: &PickRequest<'_>, index: EndpointIndex, view: &EndpointView, step: u32) -> f64 {
     match request.balance {
         Balance::RoundRobin => f64::from(step),
