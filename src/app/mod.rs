@@ -96,6 +96,7 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     let doors = Doors::open(&config)?;
     let (metrics_address, admin_address) = (doors.metrics_address(), doors.admin_address.clone());
 
+    carried.keep(&snapshot);
     let plane = Arc::new(Plane::new(snapshot, carried, Metrics::new(), access_log, count));
     control::gauges::install(&plane);
     let mut senders = Vec::with_capacity(count);

@@ -173,6 +173,7 @@ impl Reloader {
     ) -> Receipt {
         let plane = self.setup.plane.clone();
         let snapshot = Arc::new(snapshot);
+        plane.carried.keep(&snapshot);
         plane.snapshot.store(snapshot.clone());
         self.hand_over(sockets, &snapshot);
         self.sockets = wanted(&loaded.config);

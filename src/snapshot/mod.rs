@@ -90,12 +90,16 @@ impl Carried {
 
     /// The zone's store: the one it had, unless its bounds changed.
     fn cache(&self, zone: &model::CacheZone) -> Arc<Cache> {
-        if let Some(kept) = self.caches.get(&zone.name).filter(|kept| kept.0 == *zone) {
-            return kept.1.clone();
+        let kept = self.caches.get(&zone.name).filter(|kept| kept.0 == *zone).map(|kept| kept.1.clone());
+        kept.unwrap_or_else(|| Cache::new(zone))
+    }
+
+    /// Keeps the stores of a snapshot that was published, and no others: one that is refused must cost nothing.
+    pub fn keep(&self, published: &Snapshot) {
+        self.caches.clear();
+        for (zone, cache) in published.config.caches.iter().zip(&published.caches) {
+            self.caches.insert(zone.name.clone(), ((**zone).clone(), cache.clone()));
         }
-        let cache = Cache::new(zone);
-        self.caches.insert(zone.name.clone(), (zone.clone(), cache.clone()));
-        cache
     }
 
     /// Session tickets are never shared between listeners: their policies may differ.
@@ -155,5 +159,33 @@ impl Snapshot {
     /// The cache at `index`; routes name only caches that are there.
     pub fn cache(&self, index: CacheIndex) -> &Arc<Cache> {
         &self.caches[index.at()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(memory: &str) -> Arc<Config> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("headgate.toml");
+        let text = format!(
+            "config_version = 1\n[listeners.http]\naddress = \"127.0.0.1:0\"\n[caches.main]\nmemory = \"{memory}\"\n\
+             [routes.all]\nrespond.status = 200\n"
+        );
+        std::fs::write(&path, text).unwrap();
+        crate::config::load::load(&path).unwrap().config
+    }
+
+    /// A reload that failed after it had built its snapshot took the served snapshot's store out of the next one.
+    #[test]
+    fn a_store_is_kept_over_a_snapshot_that_was_never_published() {
+        let carried = Carried::new();
+        let first = Snapshot::build(1, config("1MiB"), &carried).unwrap();
+        carried.keep(&first);
+        let refused = Snapshot::build(2, config("2MiB"), &carried).unwrap();
+        assert!(!Arc::ptr_eq(&first.caches[0], &refused.caches[0]));
+        let second = Snapshot::build(2, config("1MiB"), &carried).unwrap();
+        assert!(Arc::ptr_eq(&first.caches[0], &second.caches[0]));
     }
 }
