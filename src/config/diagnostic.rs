@@ -112,6 +112,8 @@ fn excerpt(whole: &str, column: usize, carets: usize) -> String {
 
 /// What the parser says, with a way out where people often need one.
 pub(super) fn syntax(message: &str, marked: &str) -> (String, Option<String>) {
+    // As in the excerpt: control characters would run through the reader's terminal.
+    let marked: String = marked.chars().take(SHOWN).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let help = if message.starts_with("string values must be quoted") {
         format!("text stands in quotes: `\"{}\"`", marked.trim())
     } else if message.starts_with("invalid basic string, expected `\"`") {
@@ -156,5 +158,12 @@ mod tests {
                 "{excerpt}"
             );
         }
+    }
+
+    /// The fuzz target `config` found it: help quoted what stood there, escape sequences and all.
+    #[test]
+    fn help_never_repeats_control_characters() {
+        let (_, help) = syntax("string values must be quoted", "p\u{1b}[2J\0");
+        assert_eq!(help.as_deref(), Some("text stands in quotes: `\"p [2J\"`"));
     }
 }
