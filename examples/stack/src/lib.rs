@@ -82,8 +82,9 @@ async fn perform(scene: &Scene, take_tour: bool) -> Result<ExitCode> {
     if take_tour {
         return Ok(if tour::take(scene, &running).await? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
-    say("Serving; Ctrl-C stops everything.");
-    std::future::pending().await
+    scene.suggest(&running);
+    let name = Paint::stdout().faint("headgate │");
+    running.front.process().follow(|line| say(format_args!("{name} {line}"))).await
 }
 
 /// The ways a person, a closed terminal or a service manager asks this program to stop.

@@ -21,9 +21,10 @@ use tokio::sync::watch;
 
 use crate::child_guard::die_with_parent;
 use crate::home::{Home, MARK, remove_if_there};
-use crate::terminal::{Paint, warn};
+use crate::terminal::{Paint, shown, warn};
 
 const PROBE_EVERY: Duration = Duration::from_millis(50);
+const FOLLOW_EVERY: Duration = Duration::from_millis(200);
 const LOG_TAIL_LINES: usize = 12;
 const LOG_ERROR_LINES: usize = 5;
 
@@ -93,6 +94,25 @@ impl Process {
         };
         let start = usize::try_from(self.log_start).unwrap_or(0).min(log.len());
         String::from_utf8_lossy(&log[start..]).into_owned()
+    }
+
+    /// Hands on each line that comes into its log from now on, without the time in front. Never ends.
+    pub async fn follow<T>(&self, mut show: impl FnMut(&str)) -> T {
+        let mut shown = self.output().len();
+        loop {
+            tokio::time::sleep(FOLLOW_EVERY).await;
+            let output = self.output();
+            let new = output.get(shown..).unwrap_or_default();
+            // A line that is being written is for the next turn.
+            let whole = new.rfind('\n').map_or(0, |end| end + 1);
+            for line in new.get(..whole).unwrap_or_default().lines() {
+                let is_time = |word: &str| word.starts_with("20") && word.ends_with('Z');
+                show(
+                    line.split_once(' ').filter(|(word, _)| is_time(word)).map_or(line, |(_, rest)| rest.trim_start()),
+                );
+            }
+            shown += whole;
+        }
     }
 
     /// How it ended, when it did.
@@ -211,6 +231,7 @@ impl Supervisor {
             is_serving: Arc::clone(&is_serving),
         });
         let log = process.log.clone();
+        let again = command_line(&process.spec);
         tokio::spawn(async move {
             let status = child.wait().await.unwrap_or_default();
             // The file may name the process that took this one's place.
@@ -219,7 +240,8 @@ impl Supervisor {
             }
             if is_serving.load(Ordering::Relaxed) {
                 let mark = Paint::stderr().bad("✗");
-                warn(format_args!("{mark} {name} (pid {pid}) ended by itself: {status}; see {}", log.display()));
+                warn(format_args!("{mark} {name} (pid {pid}) ended unasked: {status}; its log: {}", shown(&log)));
+                warn(format_args!("  to start it again, in another terminal: {again}"));
             }
             ended.send_replace(Some(status));
         });
@@ -303,5 +325,5 @@ impl Drop for Supervisor {
 
 fn command_line(spec: &Spec) -> String {
     let words = spec.arguments.iter().map(|word| word.to_string_lossy());
-    [spec.program.to_string_lossy()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
+    [shown(&spec.program).into()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }

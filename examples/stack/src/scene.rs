@@ -14,7 +14,7 @@ use crate::options::Options;
 use crate::ports::Ports;
 use crate::process::Supervisor;
 use crate::table::Table;
-use crate::terminal::{Paint, say};
+use crate::terminal::{Paint, say, shown};
 
 /// The host name everything is asked under; it resolves to loopback in browsers (RFC 6761, section 6.3).
 pub const HOST: &str = "notes.localhost";
@@ -108,14 +108,34 @@ impl Scene {
             table.row(["store".to_owned(), "SQLite".to_owned(), shown(file)]);
         }
         say(format_args!("\n{}", table.render(paint)));
+        let line = |name: &str, text: &str| say(format_args!("  {} {text}", paint.strong(&format!("{name:<10}"))));
+        line("notes", &running.client.url("/"));
+        line("metrics", &format!("http://{}/metrics", self.ports.metrics));
+        line("config", &shown(running.front.config()));
+        line("access log", &format!("{}\n", shown(&self.home.log("access"))));
+    }
+
+    /// Says what a person can try while it serves.
+    pub fn suggest(&self, running: &Running) {
+        let faint = |text: &str| Paint::stdout().faint(text);
+        let (headgate, config) = (shown(&self.headgate), shown(running.front.config()));
         let authority = shown(&running.front.authority());
-        say(format_args!("  {} {}", paint.strong("notes   "), running.client.url("/")));
-        say(format_args!("  {} http://{}/metrics", paint.strong("metrics "), self.ports.metrics));
-        say(format_args!("  {} {}", paint.strong("config  "), shown(running.front.config())));
-        say(format_args!("  {} curl --cacert {authority} {}", paint.strong("try     "), running.client.url("/")));
-        let explain = format!("explain GET {}", running.client.url("/api/notes/1"));
-        let (headgate, admin) = (shown(&self.headgate), running.front.admin_address());
-        say(format_args!("  {} {headgate} {explain} --admin {admin}\n", paint.strong("        ")));
+        say("Serving; Ctrl-C stops everything. To try, in another terminal:");
+        say(format_args!("  curl --cacert {authority} {}", running.client.url("/api/notes")));
+        say(format_args!("  export HEADGATE_CONFIG={config}"));
+        say(format_args!("  {headgate} status"));
+        say(format_args!("  {headgate} explain GET {}", running.client.url("/api/notes/1")));
+        let [first, _] = running.apps.read();
+        if let Some(process) = self.supervisor.all().iter().find(|process| process.spec().name == first.name) {
+            let effect = faint(&format!("# {}: no request fails", first.name));
+            say(format_args!("  kill -9 {}  {effect}", process.pid()));
+        }
+        let effect = faint("# applied as it is saved; with a fault in it, refused whole");
+        say(format_args!("  ${{EDITOR:-nano}} {config}  {effect}"));
+        say(format_args!(
+            "A browser warns of the development certificate: go on, or let it trust {authority}.\n\
+             What ends, and what headgate logs, is shown here from now on.\n"
+        ));
     }
 
     /// Stops everything, in order.
@@ -128,13 +148,6 @@ impl Scene {
     pub fn kill(&self) {
         self.supervisor.kill_all();
     }
-}
-
-/// A path as a person would type it here: relative when it is below the working directory.
-fn shown(path: &Path) -> String {
-    let here = std::env::current_dir().ok();
-    let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
-    below.unwrap_or_else(|| path.to_owned()).display().to_string()
 }
 
 /// A program that was named, or is beside this one.

@@ -4,6 +4,7 @@
 
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 
 /// Colours text, or leaves it.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +61,13 @@ pub fn say(line: impl Display) {
 /// Prints a line about something that went wrong.
 pub fn warn(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A path as a person would type it here: relative when it is below the working directory.
+pub fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().ok();
+    let below = here.and_then(|here| path.strip_prefix(here).ok().map(Path::to_owned));
+    below.unwrap_or_else(|| path.to_owned()).display().to_string()
 }
 
 fn wanted() -> bool {

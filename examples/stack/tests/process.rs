@@ -76,3 +76,36 @@ async fn a_process_started_again_takes_the_place_of_the_one_before() {
     supervisor.stop_all().await;
     assert!(supervisor.all().iter().all(|process| process.ended().is_some()));
 }
+
+#[tokio::test]
+async fn a_log_is_followed_by_whole_lines_without_their_times() {
+    let (directory, supervisor) = supervisor();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let text = format!(
+        "echo before; cat {0}; echo '2026-11-24T10:39:09.6Z  INFO one'; printf ' --> two\\nhal'; cat {0}; echo f; sleep 600",
+        pipe.display()
+    );
+    let process = supervisor.start(script("app", &text)).unwrap();
+    let has_begun = async || {
+        anyhow::ensure!(process.output().contains("before"));
+        Ok(())
+    };
+    supervisor.wait_ready(&process, Duration::from_secs(20), has_begun).await.unwrap();
+    let (lines, mut seen) = tokio::sync::mpsc::unbounded_channel();
+    let open = || std::fs::write(&pipe, "").unwrap();
+    let read = async {
+        open();
+        let first = [seen.recv().await.unwrap(), seen.recv().await.unwrap()];
+        open();
+        (first, seen.recv().await.unwrap())
+    };
+    let (first, last) = tokio::select! {
+        // First: it follows from its first poll on.
+        biased;
+        () = process.follow(|line| lines.send(line.to_owned()).unwrap()) => unreachable!(),
+        all = read => all,
+    };
+    assert_eq!((first, last.as_str()), (["INFO one".to_owned(), " --> two".to_owned()], "half"));
+    supervisor.stop_all().await;
+}
