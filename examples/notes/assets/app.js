@@ -43,14 +43,24 @@ async function call(method, path, body) {
     // Not every answer has a JSON body; a proxy's error page does not.
   }
   if (!response.ok) {
-    throw new Error((value && value.detail) || `The answer was ${response.status}.`);
+    throw new Error((value && value.detail) || proxyWords(response, text));
   }
   return value;
 }
 
+/** What a proxy on the way says in its own answer: status, a line for people, `reason: word`. */
+function proxyWords(response, text) {
+  const [, words = ""] = text.split("\n");
+  const reason = /^reason: (\w+)$/m.exec(text);
+  const said = response.headers.has("proxy-status") && reason ? ` (${reason[1]}). ${words}` : ".";
+  return `The answer was ${response.status}${said}`;
+}
+
 function logAnswer(method, path, response, ms) {
   const signature = response ? response.headers.get("x-served-by") : null;
-  const [name, role] = signature ? signature.split(" ") : ["no server", ""];
+  // An answer that no server signed is the proxy's own, which names itself first (RFC 9209).
+  const proxy = response ? (response.headers.get("proxy-status") || "").split(";")[0].trim() : "";
+  const [name, role] = signature ? signature.split(" ") : [proxy || "no server", ""];
   const failed = !response || response.status >= 400;
   lastServer = { text: role ? `${name} (${role})` : name, role };
 
@@ -203,6 +213,17 @@ async function loadNotes() {
   showNotes(page.notes, page.next_before ?? null);
 }
 
+/** Reads everything again; with nothing on the page, what went wrong stays on it. */
+async function refresh() {
+  try {
+    if (users.size === 0) await loadUsers();
+    await loadNotes();
+  } catch (error) {
+    if (!byId("notes").children.length) showNotes([], null, `${error.message} Refresh tries again.`);
+    throw error;
+  }
+}
+
 async function loadMore() {
   const page = await call("GET", `/api/users/${currentUser()}/notes?limit=${NOTES_A_PAGE}&before=${nextBefore}`);
   byId("notes").append(...page.notes.map((note) => noteItem(note)));
@@ -313,12 +334,9 @@ byId("user").addEventListener("change", () => {
   attempt(loadNotes);
 });
 byId("refresh").addEventListener("click", () => attempt(async () => {
-  await loadNotes();
+  await refresh();
   say("Read again.");
 }));
 byId("more").addEventListener("click", () => attempt(loadMore));
 
-attempt(async () => {
-  await loadUsers();
-  await loadNotes();
-});
+attempt(refresh);
