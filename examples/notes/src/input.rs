@@ -103,6 +103,9 @@ impl Check for UserName {
         if name.is_empty() {
             return Err(Problem::bad_input("name must not be empty"));
         }
+        if name.chars().any(char::is_control) {
+            return Err(Problem::bad_input("name must not hold control characters"));
+        }
         if name.chars().count() > NAME_CHARS_MAX {
             return Err(Problem::bad_input(format!("name must not be longer than {NAME_CHARS_MAX} characters")));
         }

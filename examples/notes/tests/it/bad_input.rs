@@ -22,10 +22,25 @@ fn a_bad_user_is_refused() {
             ("POST /api/users", r#"{"name":"\ud800"}"#),
             ("POST /api/users", r#"{"name":"a","name":"b"}"#),
             ("POST /api/users", r#"{"name":"a"} and more"#),
+            ("POST /api/users", r#"{"name":"a\u0000b"}"#),
+            ("POST /api/users", r#"{"name":"a\nb"}"#),
+            ("POST /api/users", r#"{"name":1e400}"#),
             ("POST /api/users", &too_long),
             ("POST /api/users", &too_deep),
         ],
     );
+}
+
+#[test]
+fn a_body_that_is_no_utf_8_is_refused() {
+    let server = Server::in_memory();
+    for (target, body) in [
+        ("/api/users", b"{\"name\":\"\xff\"}".as_slice()),
+        ("/api/notes", b"{\"user_id\":1,\"content\":\"\xc3\"}"),
+        ("/api/search", b"\xfe\xff"),
+    ] {
+        assert_eq!(server.request("POST", target, &[], body).problem(400), "bad-input", "{target}");
+    }
 }
 
 #[test]
@@ -97,6 +112,9 @@ fn a_bad_number_in_the_target_is_refused() {
             ("GET /api/users/1/notes?limit=ten", ""),
             ("GET /api/users/1/notes?limit=", ""),
             ("GET /api/users/1/notes?limit=1&limit=2", ""),
+            ("GET /api/users/1/notes?limit=1e1", ""),
+            ("GET /api/users/1/notes?before=9223372036854775808", ""),
+            ("GET /api/users/1/notes?before=%00", ""),
             ("GET /api/users/1/notes?before=0", ""),
             ("GET /api/users/1/notes?before=x", ""),
             ("GET /api/notes?limit=0", ""),
@@ -135,6 +153,8 @@ fn a_method_that_is_not_there_is_named() {
     refused(
         (405, "method-not-allowed"),
         &[
+            ("BREW /api/notes", ""),
+            ("OPTIONS /api/notes", ""),
             ("PATCH /api/notes/1", r#"{"content":"x"}"#),
             ("DELETE /api/users/1", ""),
             ("GET /api/search", ""),
