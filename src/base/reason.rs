@@ -59,8 +59,6 @@ reasons! {
     BadExpect => "bad_expect", Client;
     /// The method is not served (CONNECT, TRACE).
     MethodRefused => "method_refused", Client;
-    /// The upgrade is not allowed on this route.
-    UpgradeRefused => "upgrade_refused", Client;
     /// The header fields are larger or more than the listener's limit.
     HeadersTooLarge => "headers_too_large", Client;
     /// The request target is longer than the listener's limit.

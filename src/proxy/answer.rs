@@ -24,7 +24,6 @@ const fn row(reason: Reason) -> (u16, &'static str, &'static str) {
         Reason::BadHeader => (400, "http_request_error", "A header field is not valid."),
         Reason::BadExpect => (417, "http_request_error", "Only 100-continue can be expected."),
         Reason::MethodRefused => (405, "http_request_denied", "The method is not allowed."),
-        Reason::UpgradeRefused => (400, "http_request_denied", "The upgrade is not allowed."),
         Reason::HeadersTooLarge => (431, "http_request_error", "The header fields are too large."),
         Reason::TargetTooLong => (414, "http_request_error", "The request target is too long."),
         Reason::BodyTooLarge => (413, "http_request_denied", "The body is too large."),
