@@ -1,4 +1,4 @@
-//! One client connection: handshake, protocol, and the driver that polls hyper and watches the clock.
+//! One client connection: its handshake, which protocol it speaks, and what they have in common.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -7,16 +7,12 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
-use hyper::server::conn::{http1, http2};
 use hyper::service::Service;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -24,20 +20,18 @@ use crate::base::clock;
 use crate::base::id::ListenerIndex;
 use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
-use crate::config::model::Name;
+use crate::config;
+use crate::config::model::{ListenerLimits, ListenerTimeouts, Name};
 use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
-use crate::relay::{self, Carried, TunnelEnd};
 use crate::server::phase::{Phase, Phases};
 use crate::server::stream::{ClientStream, Transport};
 use crate::server::streams::Streams;
-use crate::server::watch::{Expired, Watch, poll_timer};
+use crate::server::watch::Watch;
+use crate::server::{http1, http2};
 use crate::snapshot::Listener;
 
 /// What every HTTP/2 client begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// How long a connection's end may take.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// Which HTTP a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +87,18 @@ impl Drop for Open {
 }
 
 impl Accepted {
+    fn listener(&self) -> &config::model::Listener {
+        &self.snapshot.listeners[self.index.at()].spec
+    }
+
+    pub(super) fn limits(&self) -> ListenerLimits {
+        self.listener().limits
+    }
+
+    pub(super) fn timeouts(&self) -> ListenerTimeouts {
+        self.listener().timeouts
+    }
+
     /// Serves the connection to its end.
     pub(super) async fn serve(self) {
         let Some(listener) = self.snapshot.listener(self.index) else { return };
@@ -137,8 +143,9 @@ impl Accepted {
             tunnel: std::cell::RefCell::new(None),
         });
         match protocol {
-            Protocol::Http1 => self.http1(stream, info, &watch).await,
-            Protocol::Http2 => self.http2(stream, info, &watch).await,
+            Protocol::Http1 => http1::serve(&self, stream, info, watch).await,
+            // Boxed: most connections speak HTTP/1.1, and would keep its room.
+            Protocol::Http2 => Box::pin(http2::serve(&self, stream, info, watch)).await,
         }
     }
 
@@ -155,8 +162,7 @@ impl Accepted {
         if let Ok(0) = stream.peek(&mut [0]).await {
             return Ok(None);
         }
-        let stream = TlsAcceptor::from(config)
-            .accept(stream)
+        let stream = Box::pin(TlsAcceptor::from(config).accept(stream))
             .await
             .map_err(|error| (Reason::HandshakeFailed, error.to_string()))?;
         let (_, session) = stream.get_ref();
@@ -186,143 +192,16 @@ impl Accepted {
         self.worker.log.connection(&record);
     }
 
-    async fn http1(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {
-        let limit = self.snapshot.listeners[self.index.at()].spec.limits.header_bytes.bytes() as usize;
-        let service = Requests { worker: self.worker.clone(), info: info.clone(), streams: None };
-        let mut connection = http1::Builder::new()
-            .half_close(true)
-            .max_buf_size(limit.max(8 * 1024))
-            .serve_connection(TokioIo::new(stream), service);
-        let end = self
-            .drive(&info, watch, |context, graceful| {
-                if graceful {
-                    Pin::new(&mut connection).graceful_shutdown();
-                }
-                connection.poll_without_shutdown(context)
-            })
-            .await;
-        match end {
-            // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
-            End::Closed | End::Expired(Expired::KeepAlive) => {}
-            End::Failed(error) => {
-                self.explain(&error);
-                if !error.is_parse() {
-                    return;
-                }
-                // hyper has answered by itself, and the client may still be sending: as with a refusal of ours.
-                info.lingers.set(true);
-            }
-            End::Expired(Expired::Fault(reason)) => return self.expire(&info, reason),
-            End::Stopped => return info.closed_for.set(Some(Reason::Draining)),
-        }
-        let parts = connection.into_parts();
-        let mut stream = parts.io.into_inner().with_ahead(parts.read_buf);
-        let tunnel = info.tunnel.borrow_mut().take();
-        let Some(mut tunnel) = tunnel else {
-            let _ = tokio::time::timeout(LINGER, close(&mut stream, info.lingers.get())).await;
-            return;
-        };
-        let carried = Carried::default();
-        let carry = async {
-            carried.from_endpoint.set(tunnel.early.len() as u64);
-            match tokio::time::timeout(tunnel.idle, stream.write_all(&tunnel.early)).await {
-                Ok(Ok(())) => relay::relay(&mut stream, &mut tunnel.endpoint, tunnel.idle, &carried).await,
-                Ok(Err(_)) => TunnelEnd::ClientLost,
-                Err(_) => TunnelEnd::Idle,
-            }
-        };
-        let reason = tokio::select! {
-            end = carry => match end {
-                TunnelEnd::Closed => None,
-                TunnelEnd::Idle => Some(Reason::TunnelIdle),
-                TunnelEnd::ClientLost => Some(Reason::ClientGone),
-                TunnelEnd::EndpointLost => Some(Reason::ResponseIncomplete),
-            },
-            () = self.phases.reached(Phase::Stop) => Some(Reason::Draining),
-        };
-        tunnel.close(reason, carried.from_client.get(), carried.from_endpoint.get());
-    }
-
-    async fn http2(&self, stream: ClientStream, info: Rc<ConnectionInfo>, watch: &Rc<Watch>) {
-        let spec = &self.snapshot.listeners[self.index.at()].spec;
-        let (limits, streams) = (spec.limits, Streams::new(spec.timeouts.send));
-        watch.speaks_frames();
-        let service = Requests { worker: self.worker.clone(), info: info.clone(), streams: Some(streams.clone()) };
-        let mut connection = http2::Builder::new(streams)
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.streams)
-            .max_header_list_size(limits.header_bytes.bytes() as u32)
-            .max_send_buf_size(64 * 1024)
-            .serve_connection(TokioIo::new(stream), service);
-        let end = self
-            .drive(&info, watch, |context, graceful| {
-                if graceful {
-                    Pin::new(&mut connection).graceful_shutdown();
-                }
-                Pin::new(&mut connection).poll(context)
-            })
-            .await;
-        match end {
-            End::Failed(error) => self.explain(&error),
-            End::Expired(Expired::Fault(reason)) => self.expire(&info, reason),
-            End::Stopped => info.closed_for.set(Some(Reason::Draining)),
-            End::Closed | End::Expired(Expired::KeepAlive) => {}
-        }
-    }
-
     /// Closes the connection for a timer that the client let run out: its requests' own records tell so, if any.
-    fn expire(&self, info: &ConnectionInfo, reason: Reason) {
+    pub(super) fn expire(&self, info: &ConnectionInfo, reason: Reason) {
         info.closed_for.set(Some(reason));
         if info.running.get() == 0 {
             self.complain(reason, "closed by its timer");
         }
     }
 
-    /// Polls hyper until the connection ends, its timer does, or the worker stops.
-    async fn drive(
-        &self,
-        info: &Rc<ConnectionInfo>,
-        watch: &Rc<Watch>,
-        mut poll: impl FnMut(&mut Context<'_>, bool) -> Poll<hyper::Result<()>>,
-    ) -> End {
-        let mut follower = self.phases.follow();
-        let mut draining = false;
-        let mut timer = None;
-        std::future::poll_fn(move |context| {
-            let phase = follower.look(context);
-            if phase == Phase::Stop {
-                return Poll::Ready(End::Stopped);
-            }
-            let drain_now = !draining && phase == Phase::Drain;
-            draining |= drain_now;
-            let mut polled = poll(context, false);
-            if drain_now && polled.is_pending() {
-                // Only behind a turn: where hyper has seen no byte yet it closes at once, and a request whose bytes
-                // are here already (it waited in the kernel's queue, say) would go unanswered.
-                polled = poll(context, true);
-            }
-            if let Poll::Ready(ended) = polled {
-                return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
-            }
-            if info.on_change.replace(false) {
-                watch.requests(info.running.get());
-            }
-            loop {
-                let why = std::task::ready!(poll_timer(&mut timer, || watch.deadline(), context));
-                if why != Expired::KeepAlive || !watch.take_leave() {
-                    return Poll::Ready(End::Expired(why));
-                }
-                // A client that sends a request just now must know whether it was taken.
-                if let Poll::Ready(ended) = poll(context, true) {
-                    return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
-                }
-            }
-        })
-        .await
-    }
-
     /// What hyper refused by itself never reached our code: it is told from hyper's error.
-    fn explain(&self, error: &hyper::Error) {
+    pub(super) fn explain(&self, error: &hyper::Error) {
         let reason = match error {
             error if error.is_parse_too_large() => Reason::HeadersTooLarge,
             error if error.is_parse() => Reason::MalformedRequest,
@@ -341,11 +220,21 @@ impl Accepted {
 }
 
 /// Hands a connection's requests to the proxy.
-struct Requests {
+pub(super) struct Requests {
     worker: Rc<WorkerContext>,
     info: Rc<ConnectionInfo>,
     /// Of HTTP/2.
     streams: Option<Streams>,
+}
+
+impl Requests {
+    pub(super) fn of_http1(accepted: &Accepted, info: &Rc<ConnectionInfo>) -> Self {
+        Self { worker: accepted.worker.clone(), info: info.clone(), streams: None }
+    }
+
+    pub(super) fn of_http2(accepted: &Accepted, info: &Rc<ConnectionInfo>, streams: Streams) -> Self {
+        Self { worker: accepted.worker.clone(), info: info.clone(), streams: Some(streams) }
+    }
 }
 
 impl Service<Request<Incoming>> for Requests {
@@ -366,23 +255,6 @@ impl Service<Request<Incoming>> for Requests {
             }
         }
     }
-}
-
-/// Ends our direction, then throws away what the client still sends: a close with unread bytes is a reset, which takes
-/// back an answer that the client has not read yet.
-async fn close(stream: &mut ClientStream, lingers: bool) -> std::io::Result<()> {
-    stream.shutdown().await?;
-    let mut thrown_away = vec![0; if lingers { 16 * 1024 } else { 0 }];
-    while lingers && stream.read(&mut thrown_away).await? > 0 {}
-    Ok(())
-}
-
-/// How a driven connection ended.
-enum End {
-    Closed,
-    Failed(hyper::Error),
-    Expired(Expired),
-    Stopped,
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes, if any; what was read comes first later on.

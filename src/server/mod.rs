@@ -1,6 +1,10 @@
 //! Floor 7: from a listening socket to requests: accept, TLS handshake, HTTP, and the threads that do it.
 
 mod connection;
+mod drive;
+mod gather;
+mod http1;
+mod http2;
 pub mod listener;
 mod phase;
 mod stream;

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -34,6 +34,39 @@ impl ClientStream {
     pub(super) fn with_ahead(mut self, ahead: Bytes) -> Self {
         self.ahead = ahead;
         self
+    }
+
+    pub(super) fn has_ahead(&self) -> bool {
+        self.ahead.has_remaining()
+    }
+
+    pub(super) fn is_clear(&self) -> bool {
+        matches!(self.transport, Transport::Clear(_))
+    }
+
+    /// Ready when there is something to read, or the end of it. Takes no room while it waits.
+    pub(super) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        match &mut self.transport {
+            Transport::Clear(stream) => stream.poll_read_ready(context).map(|_| ()),
+            Transport::Tls(stream) => {
+                // Records that carry nothing for HTTP are dealt with here; what is read of a request comes first later.
+                let mut start = [0; 64];
+                let mut start = ReadBuf::new(&mut start);
+                let _ = ready!(Pin::new(stream).poll_read(context, &mut start));
+                self.ahead = Bytes::copy_from_slice(start.filled());
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// Asks the kernel itself whether bytes wait. One syscall.
+    pub(super) fn has_arrived(&self) -> bool {
+        let socket = match &self.transport {
+            Transport::Clear(stream) => stream,
+            Transport::Tls(stream) => stream.get_ref().0,
+        };
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        socket2::SockRef::from(socket).peek(&mut byte).is_ok_and(|count| count > 0)
     }
 }
 

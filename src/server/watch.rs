@@ -16,6 +16,10 @@ use crate::config::model::ListenerTimeouts;
 /// How long a client has to take its leave after a GOAWAY.
 const GOODBYE: Duration = Duration::from_secs(5);
 
+/// A connection that is idle for as long is likely to stay so: taking it apart and together again costs less than what
+/// it holds meanwhile.
+const PARK_AFTER: Duration = Duration::from_secs(1);
+
 /// What a connection's bytes have done lately.
 pub(super) struct Watch {
     timeouts: ListenerTimeouts,
@@ -40,6 +44,8 @@ pub(super) struct Watch {
 pub(super) enum Expired {
     /// It was only idle: nothing is lost, nothing is logged.
     KeepAlive,
+    /// It has been idle for a moment: time to park it. HTTP/1.1 only.
+    Idle,
     /// The client's fault.
     Fault(Reason),
 }
@@ -127,8 +133,18 @@ impl Watch {
             self.head_since.set(Some(since));
             return Some((since + self.timeouts.header, Expired::Fault(Reason::HeaderTimeout)));
         }
-        let wait = if self.served.get() { self.timeouts.keep_alive } else { self.timeouts.header };
-        Some((self.idle_since.get() + wait, Expired::KeepAlive))
+        if !self.served.get() {
+            return Some((self.idle_since.get() + self.timeouts.header, Expired::KeepAlive));
+        }
+        match self.frames.get() || self.timeouts.keep_alive <= PARK_AFTER {
+            true => Some((self.keep_alive_ends(), Expired::KeepAlive)),
+            false => Some((self.idle_since.get() + PARK_AFTER, Expired::Idle)),
+        }
+    }
+
+    /// When a connection is closed that has been idle since its last request.
+    pub(super) fn keep_alive_ends(&self) -> Instant {
+        self.idle_since.get() + self.timeouts.keep_alive
     }
 }
 
@@ -190,7 +206,9 @@ mod tests {
         assert_eq!(within(2, 3), Expired::Fault(Reason::SendTimeout));
         watch.wrote(true);
         watch.requests(0);
-        assert_eq!(within(49, 50), Expired::KeepAlive);
+        assert_eq!(within(0, 1), Expired::Idle);
+        let ends = watch.keep_alive_ends().saturating_duration_since(clock::now());
+        assert!(ends <= 50 * second && ends > 49 * second, "parked or not, {ends:?} are left");
         watch.read(1);
         assert_eq!(within(1, 2), Expired::Fault(Reason::HeaderTimeout));
     }

@@ -1,0 +1,76 @@
+//! The driver of a connection: polls the protocol engine, and watches the clock and the worker's phase beside it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::time::Sleep;
+
+use crate::proxy::ConnectionInfo;
+use crate::server::phase::{Phase, Phases};
+use crate::server::watch::{Expired, Watch, poll_timer};
+use std::rc::Rc;
+
+/// How a driven connection ended.
+pub(super) enum End {
+    Closed,
+    Failed(hyper::Error),
+    Expired(Expired),
+    Stopped,
+}
+
+/// What hyper's two connections have in common here.
+pub(super) trait Engine {
+    /// Moves bytes and requests. Ready when the connection has ended.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>>;
+
+    /// Lets what runs finish and takes nothing new.
+    fn drain(&mut self);
+}
+
+/// A connection's timer, armed anew only where its deadline comes nearer. Outlives the engine.
+pub(super) type Timer = Option<Pin<Box<Sleep>>>;
+
+/// Polls the engine until the connection ends, its timer does, or the worker stops.
+pub(super) async fn drive(
+    engine: &mut impl Engine,
+    info: &ConnectionInfo,
+    watch: &Watch,
+    timer: &mut Timer,
+    phases: &Rc<Phases>,
+) -> End {
+    let mut follower = phases.follow();
+    let mut draining = false;
+    std::future::poll_fn(move |context| {
+        let phase = follower.look(context);
+        if phase == Phase::Stop {
+            return Poll::Ready(End::Stopped);
+        }
+        let drain_now = !draining && phase == Phase::Drain;
+        draining |= drain_now;
+        let mut polled = engine.poll(context);
+        if drain_now && polled.is_pending() {
+            // Only behind a turn: where hyper has seen no byte yet it closes at once, and a request whose bytes are
+            // here already (it waited in the kernel's queue, say) would go unanswered.
+            engine.drain();
+            polled = engine.poll(context);
+        }
+        if let Poll::Ready(ended) = polled {
+            return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
+        }
+        if info.on_change.replace(false) {
+            watch.requests(info.running.get());
+        }
+        loop {
+            let why = ready!(poll_timer(timer, || watch.deadline(), context));
+            if why != Expired::KeepAlive || !watch.take_leave() {
+                return Poll::Ready(End::Expired(why));
+            }
+            // A client that sends a request just now must know whether it was taken.
+            engine.drain();
+            if let Poll::Ready(ended) = engine.poll(context) {
+                return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
+            }
+        }
+    })
+    .await
+}

@@ -1,0 +1,161 @@
+//! A connection that speaks HTTP/1.1: busy under hyper, parked while it is idle, or a tunnel after an upgrade.
+//!
+//! An idle connection is taken apart: what waits for the next request is the bare socket in a small future, where
+//! hyper's buffers and state would take ten times the room. It is taken apart only between two requests: no request
+//! runs, no byte of a head has come, nothing waits to be sent. What hyper has read beyond is served on.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::base::reason::Reason;
+use crate::proxy::{ConnectionInfo, Tunnel};
+use crate::relay::{self, Carried, TunnelEnd};
+use crate::server::connection::{Accepted, Requests};
+use crate::server::drive::{End, Engine, Timer, drive};
+use crate::server::phase::Phase;
+use crate::server::stream::ClientStream;
+use crate::server::watch::{Expired, Watch, poll_timer};
+
+/// How long a connection's end may take.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// hyper's smallest limit for its buffer.
+const LEAST_BUFFER: usize = 8 * 1024;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {
+    let mut timer = None;
+    // Boxed, so that a parked connection keeps no room for a busy one.
+    while let Some(idle) = Box::pin(busy(accepted, stream, &info, &watch, &mut timer)).await {
+        stream = idle;
+        if !stream.has_ahead() && !park(accepted, &mut stream, &watch, &mut timer).await {
+            return end(stream, false).await;
+        }
+    }
+}
+
+struct Http1(http1::Connection<TokioIo<ClientStream>, Requests>);
+
+impl Engine for Http1 {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        self.0.poll_without_shutdown(context)
+    }
+
+    fn drain(&mut self) {
+        Pin::new(&mut self.0).graceful_shutdown();
+    }
+}
+
+/// Serves requests until the connection ends, or has nothing to do: then it comes back.
+async fn busy(
+    accepted: &Accepted,
+    stream: ClientStream,
+    info: &Rc<ConnectionInfo>,
+    watch: &Watch,
+    timer: &mut Timer,
+) -> Option<ClientStream> {
+    let limit = accepted.limits().header_bytes.bytes() as usize;
+    let mut engine = Http1(
+        http1::Builder::new()
+            .half_close(true)
+            .max_buf_size(limit.max(LEAST_BUFFER))
+            .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info)),
+    );
+    let mut parks = false;
+    match drive(&mut engine, info, watch, timer, &accepted.phases).await {
+        // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
+        End::Closed | End::Expired(Expired::KeepAlive) => {}
+        End::Expired(Expired::Idle) => parks = true,
+        End::Failed(error) => {
+            accepted.explain(&error);
+            if !error.is_parse() {
+                return None;
+            }
+            // hyper has answered by itself, and the client may still be sending: as with a refusal of ours.
+            info.lingers.set(true);
+        }
+        End::Expired(Expired::Fault(reason)) => {
+            accepted.expire(info, reason);
+            return None;
+        }
+        End::Stopped => {
+            info.closed_for.set(Some(Reason::Draining));
+            return None;
+        }
+    }
+    let parts = engine.0.into_parts();
+    let stream = parts.io.into_inner().with_ahead(parts.read_buf);
+    let tunnel = info.tunnel.borrow_mut().take();
+    match tunnel {
+        Some(tunnel) => Box::pin(carry(accepted, stream, tunnel)).await,
+        None if parks => return Some(stream),
+        None => end(stream, info.lingers.get()).await,
+    }
+    None
+}
+
+/// Waits for the client with nothing but the socket. False where it waited too long, or the worker is on its way out.
+async fn park(accepted: &Accepted, stream: &mut ClientStream, watch: &Watch, timer: &mut Timer) -> bool {
+    let mut follower = accepted.phases.follow();
+    std::future::poll_fn(|context| {
+        let phase = follower.look(context);
+        if phase == Phase::Stop {
+            return Poll::Ready(false);
+        }
+        if stream.poll_arrival(context).is_ready() {
+            return Poll::Ready(true);
+        }
+        if phase == Phase::Drain {
+            // The kernel may hold a request that the runtime has not told of yet.
+            return Poll::Ready(stream.has_arrived());
+        }
+        ready!(poll_timer(timer, || Some((watch.keep_alive_ends(), ())), context));
+        Poll::Ready(false)
+    })
+    .await
+}
+
+/// Ends our direction; where the client may still be sending, throws that away: a close with unread bytes is a reset,
+/// which takes back an answer that the client has not read yet.
+async fn end(mut stream: ClientStream, lingers: bool) {
+    if !lingers && stream.is_clear() {
+        // The close says as much.
+        return;
+    }
+    let closed = async {
+        stream.shutdown().await?;
+        let mut thrown_away = vec![0; if lingers { 16 * 1024 } else { 0 }];
+        while lingers && stream.read(&mut thrown_away).await? > 0 {}
+        std::io::Result::Ok(())
+    };
+    let _ = tokio::time::timeout(LINGER, Box::pin(closed)).await;
+}
+
+/// Carries bytes both ways after an upgrade.
+async fn carry(accepted: &Accepted, mut stream: ClientStream, mut tunnel: Tunnel) {
+    let carried = Carried::default();
+    let carry = async {
+        carried.from_endpoint.set(tunnel.early.len() as u64);
+        match tokio::time::timeout(tunnel.idle, stream.write_all(&tunnel.early)).await {
+            Ok(Ok(())) => relay::relay(&mut stream, &mut tunnel.endpoint, tunnel.idle, &carried).await,
+            Ok(Err(_)) => TunnelEnd::ClientLost,
+            Err(_) => TunnelEnd::Idle,
+        }
+    };
+    let reason = tokio::select! {
+        end = carry => match end {
+            TunnelEnd::Closed => None,
+            TunnelEnd::Idle => Some(Reason::TunnelIdle),
+            TunnelEnd::ClientLost => Some(Reason::ClientGone),
+            TunnelEnd::EndpointLost => Some(Reason::ResponseIncomplete),
+        },
+        () = accepted.phases.reached(Phase::Stop) => Some(Reason::Draining),
+    };
+    tunnel.close(reason, carried.from_client.get(), carried.from_endpoint.get());
+}

@@ -1,0 +1,67 @@
+//! A connection that speaks HTTP/2.
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::base::reason::Reason;
+use crate::proxy::ConnectionInfo;
+use crate::server::connection::{Accepted, Requests};
+use crate::server::drive::{End, Engine, drive};
+use crate::server::gather::Gather;
+use crate::server::stream::ClientStream;
+use crate::server::streams::Streams;
+use crate::server::watch::{Expired, Watch};
+
+/// How long the engine's last words may take to leave.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What h2 holds of one stream's response before its client has taken some of it.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Serves a connection to its end.
+pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {
+    let limits = accepted.limits();
+    let streams = Streams::new(accepted.timeouts().send);
+    watch.speaks_frames();
+    let io = Gather::new(stream);
+    let connection = http2::Builder::new(streams.clone())
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.header_bytes.bytes() as u32)
+        .max_send_buf_size(SEND_BUFFER)
+        .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams));
+    let mut engine = Http2 { connection, io: io.clone() };
+    match drive(&mut engine, &info, &watch, &mut None, &accepted.phases).await {
+        End::Failed(error) => {
+            accepted.explain(&error);
+            // A GOAWAY may wait that tells the client why.
+            let _ = tokio::time::timeout(LAST_WORDS, std::future::poll_fn(|context| io.poll_drain(context))).await;
+        }
+        End::Expired(Expired::Fault(reason)) => accepted.expire(&info, reason),
+        End::Stopped => info.closed_for.set(Some(Reason::Draining)),
+        End::Closed | End::Expired(Expired::KeepAlive | Expired::Idle) => {}
+    }
+}
+
+struct Http2 {
+    connection: http2::Connection<TokioIo<Gather<ClientStream>>, Requests, Streams>,
+    io: Gather<ClientStream>,
+}
+
+impl Engine for Http2 {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
+        let polled = Pin::new(&mut self.connection).poll(context);
+        // What cannot leave yet wakes this again when it can; an error reaches the engine by its next write or read.
+        let _ = self.io.poll_drain(context);
+        polled
+    }
+
+    fn drain(&mut self) {
+        Pin::new(&mut self.connection).graceful_shutdown();
+    }
+}
