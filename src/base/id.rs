@@ -18,7 +18,7 @@ impl RequestId {
         let random = fastrand::u128(..).to_ne_bytes();
         let mut bytes = [0; 10];
         bytes.copy_from_slice(&random[..10]);
-        Self(uuid::Builder::from_unix_timestamp_millis(clock::unix_millis(), &bytes).into_uuid())
+        Self(uuid::Builder::from_unix_timestamp_millis(clock::recent_unix_millis(), &bytes).into_uuid())
     }
 
     /// Writes the 36 characters of the id into `buffer`.

@@ -12,4 +12,5 @@ pub mod random;
 pub mod reason;
 pub mod record;
 pub mod task;
+pub mod timer;
 pub mod units;

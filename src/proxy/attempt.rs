@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 
 use crate::base::clock;
 use crate::base::reason::Reason;
+use crate::base::timer::Timer;
 use crate::proxy::body::{BodyMeter, RequestBody};
 use crate::proxy::error::{ProxyError, Stage};
 use crate::proxy::worker::WorkerContext;
@@ -37,17 +38,26 @@ pub(super) enum Outcome {
     Failure { error: ProxyError, progress: Progress },
 }
 
+/// What an attempt is bound to.
+pub(super) struct Terms<'a> {
+    pub reuse: Reuse,
+    /// Of the request's body, where it has one.
+    pub meter: Option<&'a BodyMeter>,
+    /// When it begins: now.
+    pub began: Instant,
+    /// When the request's total time ends.
+    pub end: Instant,
+}
+
 /// Makes one attempt. The request is taken, and put back where nothing of it was sent.
 pub(super) async fn attempt(
     worker: &Rc<WorkerContext>,
     pool: &Pool,
     endpoint: &Endpoint,
     request: &mut Option<Request<RequestBody>>,
-    mut reuse: Reuse,
-    meter: Option<&BodyMeter>,
-    end: Instant,
+    terms: Terms<'_>,
 ) -> Outcome {
-    let mut began = clock::now();
+    let Terms { mut reuse, meter, mut began, end } = terms;
     // Each turn takes an idle connection away, so this ends with one that works or with a new one.
     let (exchanged, connect) = loop {
         let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
@@ -65,7 +75,7 @@ pub(super) async fn attempt(
         };
         let mut exchanged = {
             let exchange = std::pin::pin!(connection.exchange(taken));
-            within(exchange, pool.spec.timeouts.response, meter, end).await
+            within(exchange, worker.timers.timer(), began, pool.spec.timeouts.response, meter, end).await
         };
         if let Ok(Err(failure)) = &mut exchanged {
             *request = failure.unsent.take();
@@ -142,11 +152,13 @@ fn make_ours<B>(response: &mut http::Response<B>) {
 /// piece of it, and no longer than until `end`.
 async fn within<T>(
     mut exchange: Pin<&mut impl Future<Output = T>>,
+    mut timer: Timer,
+    began: Instant,
     response: Duration,
     meter: Option<&BodyMeter>,
     end: Instant,
 ) -> Result<T, Reason> {
-    let mut timer = std::pin::pin!(tokio::time::sleep_until((clock::now() + response).min(end).into()));
+    let mut limit = (began + response).min(end);
     // A body that is on its way, and how much of it was taken when the timer was set.
     let mut sending = meter.filter(|meter| !meter.ended.get()).map(|meter| (meter, meter.bytes.get()));
     std::future::poll_fn(|context| {
@@ -154,9 +166,9 @@ async fn within<T>(
             return Poll::Ready(Ok(done));
         }
         if sending.take_if(|(meter, _)| meter.ended.get()).is_some() {
-            timer.as_mut().reset((clock::now() + response).min(end).into());
+            limit = (clock::now() + response).min(end);
         }
-        while timer.as_mut().poll(context).is_ready() {
+        while timer.poll(limit, context).is_ready() {
             if clock::now() >= end {
                 return Poll::Ready(Err(Reason::TotalTimeout));
             }
@@ -167,7 +179,7 @@ async fn within<T>(
                 }
                 _ => return Poll::Ready(Err(Reason::ResponseTimeout)),
             }
-            timer.as_mut().reset((clock::now() + response).min(end).into());
+            limit = (clock::now() + response).min(end);
         }
         Poll::Pending
     })

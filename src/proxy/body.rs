@@ -8,13 +8,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::Sleep;
-
 use crate::base::clock;
 use crate::base::reason::Reason;
+use crate::base::timer::{Timer, Timers};
 use crate::cache::Recorder;
 use crate::proxy::flow::{self, Flow};
 use crate::proxy::headers;
@@ -23,6 +19,9 @@ use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::IdleConnections;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::registry::SlotId;
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use std::sync::Arc;
 
 /// A body that broke off, and why.
@@ -63,36 +62,33 @@ pub struct ClientBody {
     meter: Rc<BodyMeter>,
 }
 
-/// A timer that is armed only while something is waited for.
-struct IdleTimer {
+/// Runs only while something is waited for.
+pub(super) struct IdleTimer {
     limit: Duration,
-    sleep: Option<Pin<Box<Sleep>>>,
+    since: Option<Instant>,
+    timer: Timer,
 }
 
 impl IdleTimer {
-    fn new(limit: Duration) -> Self {
-        Self { limit, sleep: None }
+    pub(super) fn new(limit: Duration, timers: &Rc<Timers>) -> Self {
+        Self { limit, since: None, timer: timers.timer() }
     }
 
     /// Something moved.
     fn rest(&mut self) {
-        self.sleep = None;
+        self.since = None;
     }
 
     /// Ready when nothing has moved for the limit, or `end` has come.
     fn poll_expired(&mut self, end: Option<Instant>, context: &mut Context<'_>) -> Poll<()> {
-        let limit = self.limit;
-        let sleep = self.sleep.get_or_insert_with(|| {
-            let idle = clock::now() + limit;
-            Box::pin(tokio::time::sleep_until(end.map_or(idle, |end| end.min(idle)).into()))
-        });
-        sleep.as_mut().poll(context)
+        let idle = *self.since.get_or_insert_with(clock::now) + self.limit;
+        self.timer.poll(end.map_or(idle, |end| end.min(idle)), context)
     }
 }
 
 impl ClientBody {
-    pub(super) fn new(incoming: Incoming, limit: u64, idle: Duration, end: Instant, meter: Rc<BodyMeter>) -> Self {
-        Self { incoming, limit, idle: IdleTimer::new(idle), end, meter }
+    pub(super) fn new(incoming: Incoming, limit: u64, idle: IdleTimer, end: Instant, meter: Rc<BodyMeter>) -> Self {
+        Self { incoming, limit, idle, end, meter }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
@@ -230,7 +226,7 @@ impl Home {
     fn bring(&self, mut connection: Connection<RequestBody>, context: &mut Context<'_>) {
         // The driver notices the end of the exchange only when polled once more.
         if connection.poll_driver(context).is_pending() && connection.is_ready() {
-            self.idle.put(self.slot, connection, clock::now(), self.keep_alive, self.most);
+            self.idle.put(self.slot, connection, clock::recent(), self.keep_alive, self.most);
         }
     }
 }
@@ -259,11 +255,11 @@ impl EndpointBody {
         connection: Connection<RequestBody>,
         home: Home,
         lease: Lease,
-        idle: Duration,
+        idle: IdleTimer,
         end: Option<Instant>,
     ) -> Self {
         let connection = Some(connection);
-        Self { incoming, connection, home, lease: Some(lease), idle: IdleTimer::new(idle), end, store: None }
+        Self { incoming, connection, home, lease: Some(lease), idle, end, store: None }
     }
 
     /// The response is whole: free the endpoint and keep its connection.
@@ -285,13 +281,22 @@ impl EndpointBody {
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        if let Some(connection) = &mut self.connection
-            && connection.poll_driver(context).is_ready()
-        {
-            // What it has read is still to be taken from the body.
-            self.connection = None;
-        }
-        match Pin::new(&mut self.incoming).poll_frame(context) {
+        let incoming = &mut self.incoming;
+        let mut take = |context: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(context);
+        let frame = match &mut self.connection {
+            None => take(context),
+            Some(connection) => {
+                let (ended, frame) = connection.poll_with(context, &mut take);
+                if ended {
+                    self.connection = None;
+                    // What it has read is still to be taken from the body.
+                    if frame.is_pending() { take(context) } else { frame }
+                } else {
+                    frame
+                }
+            }
+        };
+        match frame {
             Poll::Pending => {
                 ready!(self.idle.poll_expired(self.end, context));
                 let total = self.end.is_some_and(|end| clock::now() >= end);

@@ -15,8 +15,8 @@ use crate::config::model::Listener;
 use crate::decide;
 use crate::proxy::admit::{self, BodyLength};
 use crate::proxy::answer;
-use crate::proxy::attempt::{Outcome, attempt};
-use crate::proxy::body::{BodyMeter, ClientBody, EndpointBody, Home, Lease, RequestBody, ResponseBody};
+use crate::proxy::attempt::{Outcome, Terms, attempt};
+use crate::proxy::body::{BodyMeter, ClientBody, EndpointBody, Home, IdleTimer, Lease, RequestBody, ResponseBody};
 use crate::proxy::cached::{Cached, Found};
 use crate::proxy::client::ConnectionInfo;
 use crate::proxy::headers::{self, Forwarded};
@@ -48,7 +48,7 @@ struct Fetched {
     connection: Connection<RequestBody>,
     home: Home,
     lease: Lease,
-    idle: Duration,
+    idle: IdleTimer,
     end: Instant,
 }
 
@@ -109,7 +109,13 @@ impl Forward<'_> {
         if length.is_some_and(|length| length > limit) {
             return Err(Reason::BodyTooLarge);
         }
-        let body = ClientBody::new(incoming, limit, self.listener.timeouts.body, self.end(ledger), meter.clone());
+        let body = ClientBody::new(
+            incoming,
+            limit,
+            self.idle_timer(self.listener.timeouts.body),
+            self.end(ledger),
+            meter.clone(),
+        );
         if length.is_some_and(|length| length <= HELD_BODY) {
             let held = body.collect().await?;
             if length != Some(held.len() as u64) {
@@ -119,6 +125,10 @@ impl Forward<'_> {
             return Ok(RequestBody::Held(held));
         }
         Ok(RequestBody::Stream(Box::new(body)))
+    }
+
+    fn idle_timer(&self, limit: Duration) -> IdleTimer {
+        IdleTimer::new(limit, &self.worker.timers)
     }
 
     /// When the request's total time ends.
@@ -183,7 +193,10 @@ impl Forward<'_> {
             let idempotent = spare.as_ref().is_some_and(|spare| spare.method().is_idempotent());
             let reuse = if idempotent { Reuse::Trust } else { Reuse::Peek };
             let name = &*pool.spec.name;
-            match attempt(self.worker, pool, endpoint, next, reuse, ledger.body.as_deref(), end).await {
+            // A request without a body has only just begun.
+            let began = if number == 0 && ledger.body.is_none() { ledger.started } else { clock::now() };
+            let terms = Terms { reuse, meter: ledger.body.as_deref(), began, end };
+            match attempt(self.worker, pool, endpoint, next, terms).await {
                 Outcome::Response { response, connection, connect, first_byte } => {
                     endpoint.state.trust();
                     (ledger.connect, ledger.first_byte) = (connect, Some(first_byte));
@@ -196,7 +209,7 @@ impl Forward<'_> {
                         keep_alive: pool.spec.timeouts.keep_alive,
                         most: pool.spec.max_idle,
                     };
-                    let idle = pool.spec.timeouts.body;
+                    let idle = self.idle_timer(pool.spec.timeouts.body);
                     return Ok(Fetched { response, connection, home, lease, idle, end });
                 }
                 Outcome::Failure { error, progress } => {
@@ -293,7 +306,7 @@ impl Forward<'_> {
 
     fn is_suspect(&self, pool: PoolIndex, index: EndpointIndex) -> bool {
         let endpoint = self.snapshot.pool(pool).endpoint(index);
-        endpoint.is_some_and(|endpoint| endpoint.state.standing(clock::now()) == Standing::Suspect)
+        endpoint.is_some_and(|endpoint| endpoint.state.standing(clock::recent()) == Standing::Suspect)
     }
 
     /// Has this pool an endpoint that is free and no last resort?

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::base::id::ListenerIndex;
 use crate::base::random::Seed;
+use crate::base::timer::Timers;
 use crate::config::model::{Balance, Name};
 use crate::proxy::body::RequestBody;
 use crate::snapshot::Snapshot;
@@ -58,6 +59,8 @@ pub struct WorkerContext {
     pub plane: Arc<Plane>,
     /// Idle connections to endpoints.
     pub idle: Rc<IdleConnections<RequestBody>>,
+    /// Timers, handed from one wait to the next.
+    pub timers: Rc<Timers>,
     /// This worker's counters.
     pub metrics: WorkerMetrics,
     /// This worker's log buffer.
@@ -73,6 +76,7 @@ impl WorkerContext {
         let newest = plane.snapshot.load_full();
         Self {
             idle: Rc::default(),
+            timers: Rc::default(),
             metrics: plane.metrics.worker(),
             log: plane.access_log.worker(),
             published: RefCell::new(arc_swap::Cache::new(Published(plane.clone()))),

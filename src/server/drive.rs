@@ -1,14 +1,12 @@
 //! The driver of a connection: polls the protocol engine, and watches the clock and the worker's phase beside it.
 
-use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use tokio::time::Sleep;
-
+use crate::base::timer::Timer;
 use crate::proxy::ConnectionInfo;
 use crate::server::phase::{Phase, Phases};
 use crate::server::watch::{Expired, Watch, poll_timer};
-use std::rc::Rc;
 
 /// How a driven connection ended.
 pub(super) enum End {
@@ -26,9 +24,6 @@ pub(super) trait Engine {
     /// Lets what runs finish and takes nothing new.
     fn drain(&mut self);
 }
-
-/// A connection's timer, armed anew only where its deadline comes nearer. Outlives the engine.
-pub(super) type Timer = Option<Pin<Box<Sleep>>>;
 
 /// Polls the engine until the connection ends, its timer does, or the worker stops.
 pub(super) async fn drive(

@@ -14,10 +14,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::base::reason::Reason;
+use crate::base::timer::Timer;
 use crate::proxy::{ConnectionInfo, Tunnel};
 use crate::relay::{self, Carried, TunnelEnd};
 use crate::server::connection::{Accepted, Requests};
-use crate::server::drive::{End, Engine, Timer, drive};
+use crate::server::drive::{End, Engine, drive};
 use crate::server::phase::Phase;
 use crate::server::stream::ClientStream;
 use crate::server::watch::{Expired, Watch, poll_timer};
@@ -30,7 +31,7 @@ const LEAST_BUFFER: usize = 8 * 1024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {
-    let mut timer = None;
+    let mut timer = accepted.worker.timers.timer();
     // Boxed, so that a parked connection keeps no room for a busy one.
     while let Some(idle) = Box::pin(busy(accepted, stream, &info, &watch, &mut timer)).await {
         stream = idle;

@@ -26,7 +26,7 @@ const SEND_BUFFER: usize = 64 * 1024;
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {
     let limits = accepted.limits();
-    let streams = Streams::new(accepted.timeouts().send);
+    let streams = Streams::new(accepted.timeouts().send, &accepted.worker.timers);
     watch.speaks_frames();
     let io = Gather::new(stream);
     let connection = http2::Builder::new(streams.clone())
@@ -35,8 +35,9 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
         .max_header_list_size(limits.header_bytes.bytes() as u32)
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams));
+    let mut timer = accepted.worker.timers.timer();
     let mut engine = Http2 { connection, io: io.clone() };
-    match drive(&mut engine, &info, &watch, &mut None, &accepted.phases).await {
+    match drive(&mut engine, &info, &watch, &mut timer, &accepted.phases).await {
         End::Failed(error) => {
             accepted.explain(&error);
             // A GOAWAY may wait that tells the client why.

@@ -11,6 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use crate::base::task::spawn_local;
+use crate::base::timer::{Timer, Timers};
 use crate::proxy::Flow;
 use crate::server::watch::poll_timer;
 
@@ -20,12 +21,13 @@ pub(super) struct Streams {
     /// hyper calls the service and hands the stream over behind it, one after the other: the flow in between.
     next: Rc<Cell<Option<Rc<Flow>>>>,
     send: Duration,
+    timers: Rc<Timers>,
 }
 
 impl Streams {
     /// A client may take nothing for as long as `send`.
-    pub(super) fn new(send: Duration) -> Self {
-        Self { next: Rc::default(), send }
+    pub(super) fn new(send: Duration, timers: &Rc<Timers>) -> Self {
+        Self { next: Rc::default(), send, timers: timers.clone() }
     }
 
     /// The flow of the stream that is handed over next.
@@ -42,14 +44,13 @@ where
 {
     fn execute(&self, stream: F) {
         let flow = self.next.take().unwrap_or_default();
-        spawn_local(supervise(stream, flow, self.send));
+        spawn_local(supervise(stream, flow, self.send, self.timers.timer()));
     }
 }
 
 /// Drives a stream to its end. Dropped before, it is reset with CANCEL.
-async fn supervise(stream: impl Future<Output = ()>, flow: Rc<Flow>, send: Duration) {
+async fn supervise(stream: impl Future<Output = ()>, flow: Rc<Flow>, send: Duration, mut timer: Timer) {
     let mut stream = pin!(stream);
-    let mut timer = None;
     poll_fn(|context| {
         if stream.as_mut().poll(context).is_ready() {
             return Poll::Ready(());

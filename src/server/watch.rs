@@ -3,14 +3,12 @@
 //! One timer per connection, armed anew only when its deadline comes nearer, so a request costs no timer of its own.
 
 use std::cell::Cell;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
-
 use crate::base::clock;
 use crate::base::reason::Reason;
+use crate::base::timer::Timer;
 use crate::config::model::ListenerTimeouts;
 
 /// How long a client has to take its leave after a GOAWAY.
@@ -148,28 +146,14 @@ impl Watch {
     }
 }
 
-/// Ready when the deadline has passed. Arms the timer only where the deadline is nearer than what is armed, and reads
-/// the clock only when it fires.
+/// Ready when the deadline has passed, if there is one.
 pub(super) fn poll_timer<T>(
-    timer: &mut Option<Pin<Box<Sleep>>>,
+    timer: &mut Timer,
     deadline: impl Fn() -> Option<(Instant, T)>,
     context: &mut Context<'_>,
 ) -> Poll<T> {
-    loop {
-        let Some((at, why)) = deadline() else { return Poll::Pending };
-        let at = tokio::time::Instant::from_std(at);
-        let sleep = timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(at)));
-        if sleep.deadline() > at || sleep.is_elapsed() {
-            if clock::now() >= at.into_std() {
-                return Poll::Ready(why);
-            }
-            sleep.as_mut().reset(at);
-        }
-        match sleep.as_mut().poll(context) {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(()) => {}
-        }
-    }
+    let Some((at, why)) = deadline() else { return Poll::Pending };
+    timer.poll(at, context).map(|()| why)
 }
 
 #[cfg(test)]

@@ -140,10 +140,28 @@ fn millis(out: &mut Vec<u8>, key: &[u8], value: Option<Duration>) {
     padded(out, micros % 1000);
 }
 
-/// Nothing in it has to be escaped. No early end, so that the compiler looks at many bytes at once.
+/// Nothing in it has to be escaped: all of it is printable ASCII but quotes and backslashes. Eight bytes at a time.
 fn is_plain(bytes: &[u8]) -> bool {
-    let odd = |byte: u8| !(0x20..0x7f).contains(&byte) | (byte == b'"') | (byte == b'\\');
-    !bytes.iter().fold(false, |found, &byte| found | odd(byte))
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [b' '; 8];
+    if let Some(last) = last.get_mut(..rest.len()) {
+        last.copy_from_slice(rest);
+    }
+    let odd = words.iter().fold(0, |found, word| found | odd_bytes(u64::from_ne_bytes(*word)));
+    odd | odd_bytes(u64::from_ne_bytes(last)) == 0
+}
+
+/// The high bit of a byte is set where that byte is odd, or one below it in the word is.
+fn odd_bytes(word: u64) -> u64 {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+    /// Where a byte is below `least`, for a `least` of at most 0x80.
+    const fn below(word: u64, least: u64) -> u64 {
+        word.wrapping_sub(ONES * least) & !word
+    }
+    let quotes = below(word ^ (ONES * b'"' as u64), 1) | below(word ^ (ONES * b'\\' as u64), 1);
+    // From 0x7f on one more sets the high bit, or it is set.
+    (below(word, 0x20) | quotes | word.wrapping_add(ONES) | word) & HIGHS
 }
 
 /// Escapes what JSON asks for, and the control characters beyond ASCII: a terminal may obey those too.
@@ -287,6 +305,22 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn every_byte_in_every_place_is_judged_alike() {
+        for length in [1, 7, 8, 9, 19] {
+            for place in 0..length {
+                for byte in 0..=u8::MAX {
+                    let mut text = vec![b'a'; length];
+                    text[place] = byte;
+                    let plain = (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+                    assert_eq!(is_plain(&text), plain, "{byte:#x} at {place} of {length}");
+                }
+            }
+        }
+        assert!(is_plain(b""));
+    }
+
     use crate::base::id::ListenerIndex;
     use crate::base::reason::Reason;
     use crate::telemetry::access_log::tests::record;

@@ -192,7 +192,7 @@ impl WorkerLog {
             // One allocation for some hundred lines, with room for the last one.
             buffer.bytes.reserve(BUFFER_BYTES + 4096);
         }
-        buffer.stamp.advance(clock::unix_millis());
+        buffer.stamp.advance(clock::recent_unix_millis());
         if write(format, &mut buffer.bytes, &buffer.stamp) {
             buffer.count += 1;
         }

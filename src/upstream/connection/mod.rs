@@ -3,6 +3,7 @@
 //! A connection has no task of its own: whoever holds it polls its driver, first the request, then the response's
 //! body. Idle ones are polled by nobody; [`idle`] peeks before a reuse that could not be retried.
 
+mod bell;
 pub mod dial;
 pub mod idle;
 mod peek;
@@ -21,6 +22,8 @@ use hyper_util::rt::TokioIo;
 
 pub use stream::EndpointStream;
 
+use crate::upstream::connection::bell::Bell;
+
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An HTTP/1.1 connection to one endpoint.
@@ -31,6 +34,7 @@ where
 {
     sender: http1::SendRequest<B>,
     driver: Box<http1::Connection<TokioIo<EndpointStream>, B>>,
+    bell: Bell,
     descriptor: RawFd,
     /// When it was last put aside.
     pub idle_since: Option<Instant>,
@@ -61,13 +65,35 @@ where
         let descriptor = stream.descriptor();
         let (sender, driver) =
             http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, driver: Box::new(driver), descriptor, idle_since: None, acknowledged: None })
+        Ok(Self {
+            sender,
+            driver: Box::new(driver),
+            bell: Bell::new(),
+            descriptor,
+            idle_since: None,
+            acknowledged: None,
+        })
     }
 
     /// Moves bytes both ways. Ready means that the connection has ended.
     pub fn poll_driver(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // The error, if any, reaches the request or the body that waits for it.
         self.driver.poll_without_shutdown(context).map(|_| ())
+    }
+
+    /// Moves bytes both ways and polls `other`, which waits for them, until neither has news for the other. True where
+    /// the connection has ended.
+    pub fn poll_with<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        mut other: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> (bool, Poll<T>) {
+        let (driver, mut ended) = (&mut self.driver, false);
+        let polled = self.bell.poll(context, |context| {
+            ended = ended || driver.poll_without_shutdown(context).is_ready();
+            other(context)
+        });
+        (ended, polled)
     }
 
     /// Can it take another request now?
@@ -112,8 +138,10 @@ where
         let mut sending = std::pin::pin!(sending);
         let mut nothing_arrived = false;
         let answered = std::future::poll_fn(|context| {
-            let ended = connection.as_mut().is_none_or(|connection| connection.poll_driver(context).is_ready());
-            let answer = sending.as_mut().poll(context);
+            let (ended, answer) = match connection.as_mut() {
+                Some(connection) => connection.poll_with(context, |context| sending.as_mut().poll(context)),
+                None => (true, sending.as_mut().poll(context)),
+            };
             if ended {
                 nothing_arrived = connection.as_ref().is_some_and(Self::nothing_arrived);
             }
