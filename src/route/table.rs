@@ -140,6 +140,7 @@ impl RouteTable {
         let (segments, slash) = segments(request.path);
         let is_path = request.path.starts_with('/');
         let mut walk = Walk { slash, accept, nodes: 0 };
+        let mut hosts = 1;
         let mut try_node = |node: &Node| match is_path {
             true => walk.node(node, &segments),
             // `*` of `OPTIONS *` is no path: only routes for everything cover it.
@@ -151,11 +152,12 @@ impl RouteTable {
             && !self.suffixes.is_empty()
             && let Some((_, parent)) = name.split_once('.')
         {
+            hosts += 1;
             taken = self.suffixes.get(parent).and_then(&mut try_node);
             name = parent;
         }
         let taken = taken.or_else(|| try_node(&self.any));
-        Walked { taken, nodes: walk.nodes }
+        Walked { taken, hosts, nodes: walk.nodes }
     }
 }
 
@@ -166,19 +168,21 @@ fn segments(path: &str) -> (SmallVec<[&str; 16]>, bool) {
     (body.split('/').filter(|segment| !segment.is_empty()).collect(), body.len() < inner.len())
 }
 
-/// What a walk came to.
-struct Walked {
+/// What a walk came to, and what it cost.
+#[cfg_attr(not(test), expect(dead_code, reason = "tests hold the cost by the two counts"))]
+pub(super) struct Walked {
     taken: Option<RouteIndex>,
-    /// How many nodes it saw: what a look-up costs.
-    #[cfg_attr(not(test), expect(dead_code, reason = "tests hold the cost by it"))]
-    nodes: usize,
+    /// Names that were looked up.
+    pub(super) hosts: usize,
+    /// Nodes of the trie that it saw.
+    pub(super) nodes: usize,
 }
 
 #[cfg(test)]
 impl RouteTable {
-    /// How many nodes a look-up sees.
-    pub(super) fn walk_counted(&self, request: &RequestView<'_>, accept: &mut dyn FnMut(RouteIndex) -> bool) -> usize {
-        self.walk(request, accept).nodes
+    /// A look-up with its cost.
+    pub(super) fn walk_counted(&self, request: &RequestView<'_>, accept: &mut dyn FnMut(RouteIndex) -> bool) -> Walked {
+        self.walk(request, accept)
     }
 }
 
