@@ -212,7 +212,7 @@ fn load(view: &EndpointView) -> u64 {
     u64::from(view.in_flight) * u64::from(u16::MAX) / u64::from(view.weight.value())
 }
 
-/// The sure way: looks at every endpoint of the tier.
+/// The sure way: looks at every endpoint of the tier, or until one is met that none can beat.
 fn scan<M: Members>(
     pool: &M,
     request: &PickRequest<'_>,
@@ -238,9 +238,14 @@ fn scan<M: Members>(
             None => {}
             Some(Err(no)) => why = if why == NoPick::AllTried { why } else { no },
             Some(Ok(())) => {
-                let cost = cost(request, index, &view, step);
-                if best.is_none_or(|(least, _)| cost < least) {
+                let least = best.map_or(f64::INFINITY, |(least, _)| least);
+                let cost = cost(request, index, &view, least);
+                if cost < least {
                     best = Some((cost, index));
+                }
+                // Three thousand idle endpoints are all the same to who counts requests.
+                if cost <= 0.0 {
+                    break;
                 }
             }
         }
@@ -248,21 +253,25 @@ fn scan<M: Members>(
     best.map(|(_, index)| index).ok_or(why)
 }
 
-/// The least wins; ties go to the one that is met first.
-fn cost(request: &PickRequest<'_>, index: EndpointIndex, view: &EndpointView, step: u32) -> f64 {
+/// The least wins, and none is below 0; ties go to the one that is met first. Exact where it is below `least`.
+fn cost(request: &PickRequest<'_>, index: EndpointIndex, view: &EndpointView, least: f64) -> f64 {
     match request.balance {
-        Balance::RoundRobin => f64::from(step),
-        Balance::Random => rendezvous(Seed(request.seed.number(4)).number(u64::from(index.0)), view.weight),
+        Balance::RoundRobin => 0.0,
+        Balance::Random => rendezvous(Seed(request.seed.number(4)).number(u64::from(index.0)), view.weight, least),
         Balance::PowerOfTwo | Balance::LeastRequests => load(view) as f64,
-        Balance::Hash(_) => rendezvous(Seed(request.key ^ view.hash).number(0), view.weight),
+        Balance::Hash(_) => rendezvous(Seed(request.key ^ view.hash).number(0), view.weight, least),
     }
 }
 
 /// Weighted rendezvous hashing (Wang and Ravishankar 1998; weights as `-w / ln(u)`): the least is the winner,
 /// and when an endpoint leaves only its own keys move.
-fn rendezvous(hash: u64, weight: Weight) -> f64 {
+fn rendezvous(hash: u64, weight: Weight, least: f64) -> f64 {
     let unit = ((hash >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -unit.ln() / f64::from(weight.value())
+    let weight = f64::from(weight.value());
+    // Three thousand logarithms cost more than the rest of a request. `1 - u` is never above `-ln(u)` and tells of nearly
+    // all that they cannot win; the margin is far above what either is rounded by.
+    let bound = (1.0 - unit) / weight;
+    if bound > least * (1.0 + 1e-9) { bound } else { -unit.ln() / weight }
 }
 
 #[cfg(test)]

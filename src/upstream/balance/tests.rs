@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::num::NonZeroU16;
 
@@ -10,6 +11,7 @@ use crate::config::model::HashKey;
 struct Fake {
     views: Vec<EndpointView>,
     wheels: [Wheel; 2],
+    looks: Cell<u32>,
 }
 
 impl Fake {
@@ -18,7 +20,7 @@ impl Fake {
             let of_kind = views.iter().enumerate().filter(|(_, view)| view.backup == backup);
             Wheel::new(of_kind.map(|(at, view)| (EndpointIndex(at as u32), view.weight)))
         };
-        Self { wheels: [wheel(false), wheel(true)], views }
+        Self { wheels: [wheel(false), wheel(true)], views, looks: Cell::new(0) }
     }
 }
 
@@ -30,6 +32,7 @@ impl Members for Fake {
         &self.wheels[usize::from(backup)]
     }
     fn view(&self, index: EndpointIndex, _: Instant) -> EndpointView {
+        self.looks.set(self.looks.get() + 1);
         self.views[index.at()]
     }
 }
@@ -106,6 +109,18 @@ fn only_the_keys_of_a_leaving_endpoint_move() {
     }
 }
 
+/// The short cut round the logarithm changes no pick.
+#[test]
+fn a_hash_picks_the_least_of_all_logarithms() {
+    let balance = Balance::Hash(HashKey::ClientIp);
+    let pool = Fake::new((0..50).map(|at| view(1 + at % 7 * 50, Standing::Usable, false)).collect());
+    for key in 0..10_000 {
+        let whole = |view: &EndpointView| rendezvous(Seed(key ^ view.hash).number(0), view.weight, f64::INFINITY);
+        let least = (0..50).min_by(|&a, &b| whole(&pool.views[a]).total_cmp(&whole(&pool.views[b]))).unwrap();
+        assert_eq!(pick(&pool, &ask(&balance, key)).unwrap().at(), least, "{key}");
+    }
+}
+
 #[test]
 fn tiers_are_used_in_order() {
     let order = [
@@ -135,6 +150,21 @@ fn full_and_tried_are_told_apart() {
     assert!(pick(&pool, &request).is_ok());
     request.tried = &[EndpointIndex(0), EndpointIndex(1)];
     assert_eq!(pick(&pool, &request), Err(NoPick::AllTried));
+}
+
+/// What a pick costs in endpoints looked at, while all are usable. A hash must ask all of them for the nearest.
+#[test]
+fn a_pick_looks_at_no_more_of_three_thousand_than_of_three() {
+    for count in [3, 30, 3000] {
+        let pool = Fake::new((0..count).map(|_| view(1, Standing::Usable, false)).collect());
+        for (balance, most) in EVERY.iter().zip([3, 1, 1, 1, count]) {
+            for seed in 0..100 {
+                pool.looks.set(0);
+                pick(&pool, &ask(balance, seed)).unwrap();
+                assert!(pool.looks.get() <= most, "{balance:?} of {count}: {}", pool.looks.get());
+            }
+        }
+    }
 }
 
 fn any_pool() -> impl Strategy<Value = Vec<EndpointView>> {
