@@ -28,6 +28,8 @@ pub use body::ResponseBody;
 pub use client::{ConnectionInfo, RequestGuard, TlsInfo, behind};
 pub use error::{ProxyError, Stage};
 pub use flow::Flow;
+#[doc(hidden)]
+pub use headers::for_endpoint_of_get;
 pub use upgrade::Tunnel;
 pub use worker::{WorkerContext, WorkerSnapshot};
 
