@@ -1,5 +1,5 @@
 # The two commands: `make demo` runs everything on this machine, `make test` checks everything.
-# They need Rust, a C compiler and make; the database is installed where that is possible (.ci/database).
+# They need Rust, a C compiler and make; database and valgrind are installed where that is possible (.ci/install).
 
 # Where rustup puts cargo, and Debian its server programs, when the shell has not been told.
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/sbin:/sbin
@@ -11,14 +11,17 @@ ARGS  ?=
 CARGO_FLAGS := --profile ci --workspace --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/ci
 
-.PHONY: help demo test build fmt lint bench-quick steady clean tools
+.PHONY: help demo test build fmt lint cost bench bench-quick steady clean tools
 
 help:
 	@echo 'make demo         build, start databases, app servers and headgate, serve until Ctrl-C'
 	@echo '     TOUR=1       take the tour instead of serving; fails when a step fails'
 	@echo '     STORE=...    auto (default), mariadb or sqlite'
 	@echo '     ARGS=...     more options, such as ARGS="--https-port 9443" (ARGS=--help lists them)'
-	@echo 'make test         formatting, clippy, every test, then the tour on MariaDB and on SQLite'
+	@echo 'make test         formatting, clippy, every test, the tour on MariaDB and on SQLite, what a request costs'
+	@echo 'make cost         instructions and allocations of one request beside the committed figures; +10 % fails'
+	@echo '     UPDATE=1     commits to the figures as they are now: writes benches/cost/expected.toml'
+	@echo 'make bench        times of the pure parts: decide, pick, header rewriting, the cache key'
 	@echo 'make bench-quick  CPU time per request beside nginx; needs nginx and wrk'
 	@echo 'make steady       20 reloads, 20 broken ones and a kill -9 under load, with 0 failures; needs wrk'
 	@echo 'make build        every program, into $(BIN)'
@@ -35,9 +38,20 @@ test: tools
 	cargo test $(CARGO_FLAGS)
 	@$(MAKE) --no-print-directory build
 	.ci/end-to-end "$(BIN)"
+	@$(MAKE) --no-print-directory cost
 
 build: tools
 	cargo build $(CARGO_FLAGS)
+
+# The instructions are those of the program that ships; the bench round it counts allocations, which no optimization
+# changes, and so is built as the tests are. Without valgrind the instructions are not counted, and that is said.
+cost: tools
+	@command -v valgrind >/dev/null || .ci/install valgrind || true
+	cargo build --release --locked
+	@HEADGATE="$(or $(CARGO_TARGET_DIR),target)/release/headgate" cargo bench $(CARGO_FLAGS) --bench cost
+
+bench: tools
+	cargo bench --locked --bench pure
 
 bench-quick: tools
 	benches/quick/run
