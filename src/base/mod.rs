@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod clock;
+pub mod flat;
 pub mod host;
 pub mod id;
 pub mod path;

@@ -13,7 +13,6 @@ use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
 use crate::base::clock;
@@ -24,6 +23,7 @@ use crate::config;
 use crate::config::model::{ListenerLimits, ListenerTimeouts, Name};
 use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
 use crate::server::phase::{Phase, Phases};
+use crate::server::socket::Socket;
 use crate::server::stream::{ClientStream, Transport};
 use crate::server::streams::Streams;
 use crate::server::watch::Watch;
@@ -32,6 +32,9 @@ use crate::snapshot::Listener;
 
 /// What every HTTP/2 client begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// The room for what tells the protocol.
+const FIRST_READ: usize = 1024;
 
 /// Which HTTP a connection speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +45,7 @@ enum Protocol {
 
 /// A connection that was just accepted.
 pub(super) struct Accepted {
-    pub stream: Cell<Option<TcpStream>>,
+    pub socket: Cell<Option<Socket>>,
     pub peer: SocketAddr,
     pub listener: Name,
     pub index: ListenerIndex,
@@ -152,17 +155,17 @@ impl Accepted {
     /// TLS where the listener has it, then which protocol is spoken. None where the client went without a word: that
     /// is how load balancers look whether somebody listens.
     async fn open(&self, tls: Option<Arc<rustls::ServerConfig>>) -> Result<Option<Opened>, (Reason, String)> {
-        let mut stream = self.stream.take().ok_or((Reason::Internal, "the stream was taken twice".to_owned()))?;
+        let mut socket = self.socket.take().ok_or((Reason::Internal, "the socket was taken twice".to_owned()))?;
         let Some(config) = tls else {
-            let told = detect(&mut stream).await.map_err(|error| (Reason::ClientGone, error.to_string()))?;
-            let transport = Transport::Clear(stream);
+            let told = detect(&mut socket).await.map_err(|error| (Reason::ClientGone, error.to_string()))?;
+            let transport = Transport::Clear(socket);
             return Ok(told.map(|(protocol, ahead)| Opened { transport, protocol, ahead, tls: None }));
         };
         // Until its first byte a client costs a socket, and no state of TLS.
-        if let Ok(0) = stream.peek(&mut [0]).await {
+        if !std::future::poll_fn(|context| socket.poll_arrival(context)).await {
             return Ok(None);
         }
-        let stream = Box::pin(TlsAcceptor::from(config).accept(stream))
+        let stream = Box::pin(TlsAcceptor::from(config).accept(socket))
             .await
             .map_err(|error| (Reason::HandshakeFailed, error.to_string()))?;
         let (_, session) = stream.get_ref();
@@ -258,24 +261,17 @@ impl Service<Request<Incoming>> for Requests {
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes, if any; what was read comes first later on.
-async fn detect(stream: &mut TcpStream) -> std::io::Result<Option<(Protocol, Bytes)>> {
-    let mut start = BytesMut::with_capacity(PREFACE.len());
+async fn detect(socket: &mut Socket) -> std::io::Result<Option<(Protocol, Bytes)>> {
+    // Most heads come whole in the first read.
+    let mut start = BytesMut::with_capacity(FIRST_READ);
     loop {
-        // Reads into what is left of the preface, so that no byte of HTTP/1.1 beyond it is taken.
-        let mut rest = [0; 24];
-        let left = PREFACE.len() - start.len();
-        let count = stream.read(&mut rest[..left]).await?;
-        if count == 0 {
-            return match start.is_empty() {
-                true => Ok(None),
-                false => Ok(Some((Protocol::Http1, start.freeze()))),
-            };
+        if socket.read_buf(&mut start).await? == 0 {
+            return Ok((!start.is_empty()).then(|| (Protocol::Http1, start.freeze())));
         }
-        start.extend_from_slice(&rest[..count]);
-        if !PREFACE.starts_with(&start) {
+        if !start.iter().zip(PREFACE).all(|(sent, preface)| sent == preface) {
             return Ok(Some((Protocol::Http1, start.freeze())));
         }
-        if start.len() == PREFACE.len() {
+        if start.len() >= PREFACE.len() {
             return Ok(Some((Protocol::Http2, start.freeze())));
         }
     }

@@ -41,11 +41,15 @@ pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: R
     }
 }
 
-struct Http1(http1::Connection<TokioIo<ClientStream>, Requests>);
+struct Http1<'a>(http1::Connection<TokioIo<ClientStream>, Requests>, &'a Watch);
 
-impl Engine for Http1 {
+impl Engine for Http1<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        self.0.poll_without_shutdown(context)
+        match ready!(self.0.poll_without_shutdown(context)) {
+            // hyper is done when the last byte lies in its buffer; it has tried to send it, and will by the next poll.
+            Ok(()) if self.1.is_blocked() => Poll::Pending,
+            ended => Poll::Ready(ended),
+        }
     }
 
     fn drain(&mut self) {
@@ -67,6 +71,7 @@ async fn busy(
             .half_close(true)
             .max_buf_size(limit.max(LEAST_BUFFER))
             .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info)),
+        watch,
     );
     let mut parks = false;
     match drive(&mut engine, info, watch, timer, &accepted.phases).await {
@@ -109,8 +114,8 @@ async fn park(accepted: &Accepted, stream: &mut ClientStream, watch: &Watch, tim
         if phase == Phase::Stop {
             return Poll::Ready(false);
         }
-        if stream.poll_arrival(context).is_ready() {
-            return Poll::Ready(true);
+        if let Poll::Ready(arrived) = stream.poll_arrival(context) {
+            return Poll::Ready(arrived);
         }
         if phase == Phase::Drain {
             // The kernel may hold a request that the runtime has not told of yet.

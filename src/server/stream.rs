@@ -7,15 +7,15 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
+use crate::server::socket::Socket;
 use crate::server::watch::Watch;
 
 /// TCP in clear or TLS.
 pub(super) enum Transport {
-    Clear(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Clear(Socket),
+    Tls(Box<TlsStream<Socket>>),
 }
 
 /// A client's stream: what was read ahead comes first; every move is noted.
@@ -44,29 +44,27 @@ impl ClientStream {
         matches!(self.transport, Transport::Clear(_))
     }
 
-    /// Ready when there is something to read, or the end of it. Takes no room while it waits.
-    pub(super) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    /// Ready when there is something to read; false where there is only the end of it. Takes no room while it waits.
+    pub(super) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         match &mut self.transport {
-            Transport::Clear(stream) => stream.poll_read_ready(context).map(|_| ()),
+            Transport::Clear(socket) => socket.poll_arrival(context),
             Transport::Tls(stream) => {
                 // Records that carry nothing for HTTP are dealt with here; what is read of a request comes first later.
                 let mut start = [0; 64];
                 let mut start = ReadBuf::new(&mut start);
-                let _ = ready!(Pin::new(stream).poll_read(context, &mut start));
+                let read = ready!(Pin::new(stream).poll_read(context, &mut start));
                 self.ahead = Bytes::copy_from_slice(start.filled());
-                Poll::Ready(())
+                Poll::Ready(read.is_ok() && self.has_ahead())
             }
         }
     }
 
     /// Asks the kernel itself whether bytes wait. One syscall.
     pub(super) fn has_arrived(&self) -> bool {
-        let socket = match &self.transport {
-            Transport::Clear(stream) => stream,
-            Transport::Tls(stream) => stream.get_ref().0,
-        };
-        let mut byte = [std::mem::MaybeUninit::uninit()];
-        socket2::SockRef::from(socket).peek(&mut byte).is_ok_and(|count| count > 0)
+        match &self.transport {
+            Transport::Clear(socket) => socket.has_arrived(),
+            Transport::Tls(stream) => stream.get_ref().0.has_arrived(),
+        }
     }
 }
 

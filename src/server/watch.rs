@@ -103,6 +103,11 @@ impl Watch {
         }
     }
 
+    /// The client has not taken what it was sent last.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked_since.get().is_some()
+    }
+
     /// A request began or ended: so many run now.
     pub(super) fn requests(&self, running: u32) {
         self.head_began.set(false);

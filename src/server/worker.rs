@@ -3,14 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -25,6 +26,7 @@ use crate::proxy::{WorkerContext, WorkerSnapshot};
 use crate::server::connection::{Accepted, Open};
 use crate::server::listener::BACKLOG;
 use crate::server::phase::{Phase, Phases};
+use crate::server::socket::Socket;
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 
 /// How often a worker shows that it is alive, and hands its log over.
@@ -150,8 +152,8 @@ impl Listening {
 }
 
 /// Accepts on one socket until it is told to close; then takes what is queued, so that nobody who was let in is lost.
-async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::net::TcpListener, phases: Rc<Phases>) {
-    let socket = match TcpListener::from_std(socket) {
+async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: TcpListener, phases: Rc<Phases>) {
+    let socket = match polled(socket) {
         Ok(socket) => socket,
         Err(error) => return tracing::error!(listener = %listening.name.borrow(), %error, "cannot listen"),
     };
@@ -160,7 +162,7 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::n
         let accepted = tokio::select! {
             biased;
             () = listening.closing.cancelled() => break,
-            accepted = socket.accept() => accepted,
+            accepted = socket.async_io(Interest::READABLE, TcpListener::accept) => accepted,
         };
         match accepted {
             Ok((stream, peer)) => accept(&context, &listening, stream, peer, &phases),
@@ -179,22 +181,23 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: std::n
         }
     }
     // Asked of the kernel itself: the runtime may not have heard yet of who has come.
-    let Ok(socket) = socket.into_std() else { return };
+    let socket = socket.into_inner();
     for _ in 0..BACKLOG {
         match socket.accept() {
-            Ok((stream, peer)) => {
-                if stream.set_nonblocking(true).is_ok()
-                    && let Ok(stream) = TcpStream::from_std(stream)
-                {
-                    accept(&context, &listening, stream, peer, &phases);
-                }
-            }
+            Ok((stream, peer)) => accept(&context, &listening, stream, peer, &phases),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if is_shortage(&error) => tokio::time::sleep(ACCEPT_PAUSE).await,
             // One who has left already is not the last in the queue.
             Err(_) => {}
         }
     }
+}
+
+/// The runtime's own listener would put each accepted socket in its poller, needed or not.
+#[expect(unsafe_code, reason = "a listener of std keeps its one descriptor open for as long as it lives")]
+fn polled(socket: TcpListener) -> io::Result<AsyncFd<TcpListener>> {
+    // SAFETY: the descriptor is the listener's own and never changes; the poller forgets it before it is closed.
+    unsafe { Ok(AsyncFd::register_with_interest(socket, Interest::READABLE)?) }
 }
 
 fn is_shortage(error: &io::Error) -> bool {
@@ -234,11 +237,9 @@ fn accept(
         context.log.connection(&record);
         return;
     }
-    // Small answers must not wait for the client's delayed ACK.
-    let _ = stream.set_nodelay(true);
     let accepted = Accepted {
         open: Open::new(context, listener),
-        stream: Cell::new(Some(stream)),
+        socket: Cell::new(Some(Socket::new(stream))),
         peer,
         listener: name.clone(),
         index,

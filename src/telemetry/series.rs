@@ -137,7 +137,12 @@ impl<T> Default for Registry<T> {
 impl<T: Value> Registry<T> {
     /// One worker's part.
     pub(super) fn table(self: &Arc<Self>) -> Table<T> {
-        Table { registry: self.clone(), hasher: foldhash::fast::RandomState::default(), series: RefCell::default() }
+        Table {
+            registry: self.clone(),
+            hasher: foldhash::fast::RandomState::default(),
+            series: RefCell::default(),
+            last: RefCell::default(),
+        }
     }
 
     /// The sums over all workers, by labels.
@@ -161,11 +166,16 @@ pub(super) struct Table<T> {
     registry: Arc<Registry<T>>,
     hasher: foldhash::fast::RandomState,
     series: RefCell<ByHash<T>>,
+    /// What was asked for last is what is asked for next, mostly: to compare labels costs less than to hash them.
+    last: RefCell<Option<Arc<Series<T>>>>,
 }
 
 impl<T: Value> Table<T> {
     /// Hands the series of `labels` to `change`. Allocates only when they are new.
     pub(super) fn with(&self, labels: &[&str], change: impl FnOnce(&T)) {
+        if let Some(last) = self.last.borrow().as_ref().filter(|last| last.is(labels)) {
+            return change(&last.value);
+        }
         let mut hasher = self.hasher.build_hasher();
         for label in labels {
             hasher.write(label.as_bytes());
@@ -175,6 +185,7 @@ impl<T: Value> Table<T> {
         {
             let all = self.series.borrow();
             if let Some(series) = all.get(&hash).and_then(|same| same.iter().find(|series| series.is(labels))) {
+                *self.last.borrow_mut() = Some(series.clone());
                 return change(&series.value);
             }
             if all.len() >= MAX_SERIES && labels.iter().any(|&label| label != "other") {

@@ -10,6 +10,7 @@ mod explain;
 mod forwarding;
 mod garbage;
 mod http2;
+mod idle;
 mod kit;
 mod matrix;
 mod memory;

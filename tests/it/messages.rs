@@ -236,3 +236,17 @@ fn trailers_pass_both_ways_without_what_they_may_not_carry() {
     }
     assert_eq!(origin.connections(), 1, "the endpoint's connection is kept behind trailers");
 }
+
+/// hyper says that it is done when a response's last bytes lie in its buffer. They were thrown away with the buffer
+/// where the client was slow to take them.
+#[test]
+fn the_end_of_a_closing_response_reaches_a_client_that_is_slow_to_take_it() {
+    const LENGTH: usize = 6 << 20;
+    let origin = Origin::scripted(|_, _| ok(&"x".repeat(LENGTH)));
+    let proxy = Proxy::to(&[origin.address]);
+    let mut client = Client::slow(proxy.address());
+    client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let answer = client.receive().expect("all of it");
+    assert_eq!((answer.status, answer.body.len()), (200, LENGTH));
+    assert!(client.rest().is_empty());
+}

@@ -9,6 +9,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
+use crate::base::flat::Flat;
+
 /// A stream to an endpoint.
 pub enum EndpointStream {
     /// TCP in clear.
@@ -67,6 +69,9 @@ impl AsyncWrite for EndpointStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(flat) = Flat::of(bufs) {
+            return self.poll_write(cx, &flat);
+        }
         each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
 

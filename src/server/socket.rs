@@ -1,0 +1,224 @@
+//! A client's socket, which joins the runtime's poller only when it has to wait.
+//!
+//! A client that sends its request with the handshake's last packet and closes after the answer never makes us wait:
+//! joining the poller and leaving it would be a fifth of what its connection costs.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::TcpStream as Unpolled;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK};
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::base::flat::Flat;
+
+/// A client's socket.
+pub(super) enum Socket {
+    /// Has not had to wait. Blocking by itself: each call asks not to.
+    Fresh(Unpolled),
+    /// In the runtime's poller.
+    Polled(TcpStream),
+    /// The poller would not have it.
+    Lost,
+}
+
+impl Socket {
+    pub(super) fn new(accepted: Unpolled) -> Self {
+        Self::Fresh(accepted)
+    }
+
+    /// Ready when there is something to read; false where there is only the end of it.
+    pub(super) fn poll_arrival(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        if let Some(arrived) = self.try_fresh(|socket| look(&socket)) {
+            return Poll::Ready(arrived.unwrap_or(false));
+        }
+        let Ok(stream) = self.polled().map(|stream| &*stream) else { return Poll::Ready(false) };
+        loop {
+            if ready!(stream.poll_read_ready(context)).is_err() {
+                return Poll::Ready(false);
+            }
+            match stream.try_io(Interest::READABLE, || look(&SockRef::from(stream))) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                arrived => return Poll::Ready(arrived.unwrap_or(false)),
+            }
+        }
+    }
+
+    /// Asks the kernel itself whether bytes wait. One syscall.
+    pub(super) fn has_arrived(&self) -> bool {
+        let arrived = match self {
+            Self::Fresh(stream) => look(&SockRef::from(stream)),
+            Self::Polled(stream) => look(&SockRef::from(stream)),
+            Self::Lost => return false,
+        };
+        arrived.unwrap_or(false)
+    }
+
+    /// The stream in the poller, which it joins now if it has not before.
+    fn polled(&mut self) -> io::Result<&mut TcpStream> {
+        if let Self::Fresh(_) = self
+            && let Self::Fresh(stream) = std::mem::replace(self, Self::Lost)
+        {
+            stream.set_nonblocking(true)?;
+            *self = Self::Polled(TcpStream::from_std(stream)?);
+        }
+        match self {
+            Self::Polled(stream) => Ok(stream),
+            Self::Fresh(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Tries a call while the socket is fresh; none where it has to wait, or had to before.
+    fn try_fresh<T>(&self, mut call: impl FnMut(SockRef<'_>) -> io::Result<T>) -> Option<io::Result<T>> {
+        let Self::Fresh(stream) = self else { return None };
+        loop {
+            match call(SockRef::from(stream)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => return Some(done),
+            }
+        }
+    }
+}
+
+/// Whether bytes wait, or the end. One syscall.
+fn look(socket: &SockRef<'_>) -> io::Result<bool> {
+    let mut byte = [MaybeUninit::uninit()];
+    socket.recv_with_flags(&mut byte, MSG_PEEK | MSG_DONTWAIT).map(|count| count > 0)
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if let Some(read) = this.try_fresh(|socket| receive(&socket, buf)) {
+            return Poll::Ready(read);
+        }
+        match this.polled() {
+            Ok(stream) => Pin::new(stream).poll_read(context, buf),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "to fill a buffer with zeros for each read would cost more than the read")]
+fn receive(socket: &SockRef<'_>, buf: &mut ReadBuf<'_>) -> io::Result<()> {
+    // SAFETY: the kernel only writes there, and has written the `count` first bytes; nothing is made uninitialised.
+    unsafe {
+        let count = socket.recv_with_flags(buf.unfilled_mut(), MSG_DONTWAIT)?;
+        buf.assume_init(count);
+        buf.advance(count);
+    }
+    Ok(())
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if let Some(sent) = this.try_fresh(|socket| socket.send_with_flags(buf, MSG_DONTWAIT | MSG_NOSIGNAL)) {
+            return Poll::Ready(sent);
+        }
+        match this.polled() {
+            Ok(stream) => Pin::new(stream).poll_write(context, buf),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if let Some(flat) = Flat::of(bufs) {
+            return self.poll_write(context, &flat);
+        }
+        match self.polled() {
+            Ok(stream) => Pin::new(stream).poll_write_vectored(context, bufs),
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    /// A socket holds nothing back.
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Fresh(stream) => Poll::Ready(stream.shutdown(std::net::Shutdown::Write)),
+            Self::Polled(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Lost => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    fn pair() -> (Socket, Unpolled) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Unpolled::connect(listener.local_addr().unwrap()).unwrap();
+        (Socket::new(listener.accept().unwrap().0), client)
+    }
+
+    #[tokio::test]
+    async fn who_never_waits_never_joins_the_poller() {
+        let (mut socket, mut client) = pair();
+        client.write_all(b"ping").unwrap();
+        let mut got = [0; 4];
+        socket.read_exact(&mut got).await.unwrap();
+        socket.write_all(b"pong").await.unwrap();
+        assert!(&got == b"ping" && matches!(socket, Socket::Fresh(_)));
+        drop(socket);
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert_eq!(answer, "pong");
+    }
+
+    #[tokio::test]
+    async fn who_waits_joins_it_and_goes_on() {
+        let (mut socket, mut client) = pair();
+        assert!(!socket.has_arrived());
+        let later = std::thread::spawn(move || {
+            client.write_all(b"ping").unwrap();
+            client
+        });
+        let mut got = [0; 4];
+        socket.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"ping");
+        let mut client = later.join().unwrap();
+        client.write_all(b"more").unwrap();
+        assert!(std::future::poll_fn(|context| socket.poll_arrival(context)).await);
+        socket.read_exact(&mut got).await.unwrap();
+        assert!(&got == b"more" && matches!(socket, Socket::Polled(_)));
+        drop(client);
+        assert!(!std::future::poll_fn(|context| socket.poll_arrival(context)).await, "that is the end");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_waited_for() {
+        let (mut socket, mut client) = pair();
+        let much = vec![7; 32 << 20];
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            client.read_to_end(&mut all).map(|count| (count, all.iter().all(|&byte| byte == 7)))
+        });
+        socket.write_all(&much).await.unwrap();
+        socket.shutdown().await.unwrap();
+        assert!(matches!(socket, Socket::Polled(_)));
+        assert_eq!(reader.join().unwrap().unwrap(), (much.len(), true));
+    }
+}
