@@ -1,0 +1,133 @@
+//! What the comparison stands on: programs, a work directory, a certificate, the origin, the stand-in.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::unistd::{SysconfVar, sysconf};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::options::Comparison;
+use crate::ports::Ports;
+use crate::probe;
+use crate::process::Process;
+use crate::proxies::Setting;
+
+/// The proxy's core, and the one of origin and load.
+pub const PROXY_CORE: usize = 0;
+/// Likewise.
+pub const LOAD_CORE: usize = 1;
+/// For 10,000 idle connections, and HAProxy's account of two for each.
+const DESCRIPTORS: u64 = 65_536;
+const READY_TRIES: usize = 200;
+
+/// All of it.
+#[derive(Debug)]
+pub struct Lab {
+    /// What starts a proxy.
+    pub setting: Setting,
+    /// The load generators that are not ours.
+    pub wrk: PathBuf,
+    /// Likewise.
+    pub h2load: PathBuf,
+    /// The origin.
+    pub origin: Process,
+    /// Clock ticks of `/proc` in a second.
+    pub ticks_per_second: u64,
+    // Held until the end, in this order: first the process that uses the directory ends, then it goes.
+    _stand_in: Process,
+    _directory: TempDir,
+}
+
+// === impl Lab ===
+
+impl Lab {
+    /// Makes everything ready.
+    pub async fn prepare(options: &Comparison) -> Result<Self> {
+        let cores = std::thread::available_parallelism()?.get();
+        ensure!(cores >= 2, "two cores are needed: one for the proxy, one for the load");
+        raise_descriptors()?;
+        let own = std::env::current_exe().context("where is this program?")?;
+        let headgate = match &options.headgate {
+            Some(path) => path.clone(),
+            None => build_headgate().await?,
+        };
+        let headgate = fs::canonicalize(&headgate).with_context(|| format!("no headgate at {}", headgate.display()))?;
+        let beside = own.parent().context("this program is in no directory")?;
+        let directory = tempfile::Builder::new().prefix("compare-").tempdir_in(beside)?;
+        let place = directory.path().to_owned();
+        make_certificate(&headgate, &place).await?;
+
+        let ports = Ports::find()?;
+        let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
+        let arguments = ["origin".to_owned(), loopback(ports.origin)];
+        let mut origin = Process::start("origin", &own, arguments, &[LOAD_CORE], &place)?;
+        let arguments = ["stand-in".to_owned(), loopback(ports.stand_in), place.display().to_string()];
+        let mut stand_in = Process::start("stand-in", &own, arguments, &[PROXY_CORE], &place)?;
+        let setting =
+            Setting { directory: place, ports, headgate, nginx: find("nginx")?, haproxy: find("haproxy")?, own };
+        for _ in 0..READY_TRIES {
+            origin.check_runs()?;
+            stand_in.check_runs()?;
+            let answers = probe::get(SocketAddr::from(([127, 0, 0, 1], ports.origin)), "/1k").await;
+            if answers.is_ok() && probe::listens(ports.stand_in).await {
+                let ticks = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok());
+                return Ok(Self {
+                    wrk: find("wrk")?,
+                    h2load: find("h2load")?,
+                    setting,
+                    origin,
+                    ticks_per_second: ticks.unwrap_or(100),
+                    _stand_in: stand_in,
+                    _directory: directory,
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+        bail!("the origin does not answer: {}", origin.log_tail())
+    }
+
+    /// Where the origin listens.
+    pub fn origin_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.setting.ports.origin))
+    }
+}
+
+/// To what an administrator may; else as far as it goes.
+fn raise_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.max(DESCRIPTORS);
+    if setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("cannot raise the limit of open files")?;
+    }
+    Ok(())
+}
+
+async fn build_headgate() -> Result<PathBuf> {
+    let status = Command::new("cargo").args(["build", "--release", "--locked", "-p", "headgate"]).status().await?;
+    ensure!(status.success(), "headgate could not be built");
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    Ok(target.join("release/headgate"))
+}
+
+/// The same certificate for all: P-256, as `headgate dev-cert` makes it.
+async fn make_certificate(headgate: &Path, directory: &Path) -> Result<()> {
+    let output = Command::new(headgate).arg("dev-cert").arg("--dir").arg(directory).output().await?;
+    ensure!(output.status.success(), "no certificate: {}", String::from_utf8_lossy(&output.stderr));
+    // HAProxy wants chain and key in one file.
+    let parts = ["localhost.pem", "localhost.key"].map(|name| fs::read(directory.join(name)));
+    let [certificate, key] = parts;
+    fs::write(directory.join("haproxy.pem"), [certificate?, key?].concat()).context("cannot write a certificate")
+}
+
+/// Where a program is; Debian puts servers where a person's PATH may not lead.
+fn find(name: &str) -> Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin", "/sbin"]);
+    let found = places.find_map(|place| Some(Path::new(place).join(name)).filter(|path| path.is_file()));
+    found.with_context(|| format!("{name} is missing; on Debian: apt-get install nginx haproxy wrk nghttp2-client"))
+}
