@@ -10,8 +10,9 @@ ARGS  ?=
 
 CARGO_FLAGS := --profile ci --workspace --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/ci
+RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help demo test build fmt lint cost bench bench-quick steady clean tools
+.PHONY: help demo test build fmt lint cost bench bench-quick bench-pure bench-tools steady clean tools
 
 help:
 	@echo 'make demo         build, start databases, app servers and headgate, serve until Ctrl-C'
@@ -21,8 +22,10 @@ help:
 	@echo 'make test         formatting, clippy, every test, the tour on MariaDB and on SQLite, what a request costs'
 	@echo 'make cost         instructions and allocations of one request beside the committed figures; +10 % fails'
 	@echo '     UPDATE=1     commits to the figures as they are now: writes benches/cost/expected.toml'
-	@echo 'make bench        times of the pure parts: decide, pick, header rewriting, the cache key'
-	@echo 'make bench-quick  CPU time per request beside nginx; needs nginx and wrk'
+	@echo 'make bench        headgate beside nginx, HAProxy and a plain relay: CPU time, latency, memory; 30 minutes'
+	@echo 'make bench-quick  its headline rows, in 3 minutes'
+	@echo '     ARGS=...     more options, such as ARGS="--rows h1,tls --rounds 3" (ARGS=--help lists them)'
+	@echo 'make bench-pure   times of the pure parts: decide, pick, header rewriting, the cache key'
 	@echo 'make steady       20 reloads, 20 broken ones and a kill -9 under load, with 0 failures; needs wrk'
 	@echo 'make build        every program, into $(BIN)'
 	@echo 'make fmt, lint    format the code; look at it with clippy'
@@ -50,11 +53,21 @@ cost: tools
 	cargo build --release --locked
 	@HEADGATE="$(or $(CARGO_TARGET_DIR),target)/release/headgate" cargo bench $(CARGO_FLAGS) --bench cost
 
-bench: tools
+bench: bench-tools
+	cargo build --release --locked -p headgate -p compare
+	HEADGATE="$${HEADGATE:-$(RELEASE)/headgate}" "$(RELEASE)/compare" $(ARGS)
+
+bench-quick: bench-tools
+	cargo build --release --locked -p headgate -p compare
+	HEADGATE="$${HEADGATE:-$(RELEASE)/headgate}" "$(RELEASE)/compare" --quick $(ARGS)
+
+bench-pure: tools
 	cargo bench --locked --bench pure
 
-bench-quick: tools
-	benches/quick/run
+# The peers and the load generators.
+bench-tools: tools
+	@for tool in nginx haproxy wrk h2load; do command -v $$tool >/dev/null || missing=1; done; \
+	[ -z "$$missing" ] || .ci/install nginx haproxy wrk nghttp2-client
 
 steady: tools
 	benches/quick/steady
