@@ -23,6 +23,8 @@ pub const PROXY_CORE: usize = 0;
 pub const LOAD_CORE: usize = 1;
 /// For 10,000 idle connections, and HAProxy's account of two for each.
 const DESCRIPTORS: u64 = 65_536;
+/// Of the work directory's name; our process id follows.
+const PREFIX: &str = "compare-";
 const READY_TRIES: usize = 200;
 
 /// All of it.
@@ -58,7 +60,9 @@ impl Lab {
         };
         let headgate = fs::canonicalize(&headgate).with_context(|| format!("no headgate at {}", headgate.display()))?;
         let beside = own.parent().context("this program is in no directory")?;
-        let directory = tempfile::Builder::new().prefix("compare-").tempdir_in(beside)?;
+        clear_left_over(beside);
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(beside)?;
         let place = directory.path().to_owned();
         make_certificate(&headgate, &place).await?;
 
@@ -94,6 +98,18 @@ impl Lab {
     /// Where the origin listens.
     pub fn origin_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.setting.ports.origin))
+    }
+}
+
+/// Removes the work directories of runs that were killed.
+fn clear_left_over(beside: &Path) {
+    for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-')?.0.parse::<u32>().ok());
+        if owner.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // What cannot be removed is in nobody's way.
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 
