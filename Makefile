@@ -24,6 +24,7 @@ help:
 	@echo '     UPDATE=1     commits to the figures as they are now: writes benches/cost/expected.toml'
 	@echo 'make bench        headgate beside nginx, HAProxy and a plain relay: CPU time, latency, memory; 30 minutes'
 	@echo 'make bench-quick  its headline rows, in 3 minutes'
+	@echo '     HEADGATE=... the program to measure, instead of a release build'
 	@echo '     ARGS=...     more options, such as ARGS="--rows h1,tls --rounds 3" (ARGS=--help lists them)'
 	@echo 'make bench-pure   times of the pure parts: decide, pick, header rewriting, the cache key'
 	@echo 'make steady       20 reloads, 20 broken ones and a kill -9 under load, with 0 failures; needs wrk'
@@ -54,12 +55,12 @@ cost: tools
 	@HEADGATE="$(or $(CARGO_TARGET_DIR),target)/release/headgate" cargo bench $(CARGO_FLAGS) --bench cost
 
 bench: bench-tools
-	cargo build --release --locked -p headgate -p compare
-	HEADGATE="$${HEADGATE:-$(RELEASE)/headgate}" "$(RELEASE)/compare" $(ARGS)
+	cargo build --release --locked $(if $(HEADGATE),,-p headgate) -p compare
+	HEADGATE="$(or $(HEADGATE),$(RELEASE)/headgate)" "$(RELEASE)/compare" $(ARGS)
 
 bench-quick: bench-tools
-	cargo build --release --locked -p headgate -p compare
-	HEADGATE="$${HEADGATE:-$(RELEASE)/headgate}" "$(RELEASE)/compare" --quick $(ARGS)
+	cargo build --release --locked $(if $(HEADGATE),,-p headgate) -p compare
+	HEADGATE="$(or $(HEADGATE),$(RELEASE)/headgate)" "$(RELEASE)/compare" --quick $(ARGS)
 
 bench-pure: tools
 	cargo bench --locked --bench pure
