@@ -252,8 +252,8 @@ fn estimate(row: &Row, rounds: usize, seconds: u32) -> f64 {
 /// What a person would type to have the same.
 fn command(options: &Comparison, rounds: usize) -> String {
     let rows = if options.rows.is_empty() { String::new() } else { format!(" --rows {}", options.rows.join(",")) };
-    let quick = if options.quick { " --quick" } else { "" };
-    format!("compare{quick}{rows} --rounds {rounds} --seconds {}", options.seconds)
+    let target = if options.quick { "bench-quick" } else { "bench" };
+    format!("make {target} ARGS=\"--rounds {rounds} --seconds {}{rows}\"", options.seconds)
 }
 
 #[cfg(test)]
@@ -274,6 +274,13 @@ mod tests {
         assert_eq!(ids(&["--quick"]), ["h1", "tls", "h2", "cached-1k"]);
         assert_eq!(ids(&["--rows", "tls,h1"]), ["h1", "tls"]);
         assert!(chosen(&options(&["--rows", "h3"])).unwrap_err().to_string().contains("no row \"h3\""));
+    }
+
+    #[test]
+    fn the_command_is_one_to_type() {
+        assert_eq!(command(&options(&[]), 5), "make bench ARGS=\"--rounds 5 --seconds 3\"");
+        let quick = options(&["--quick", "--rows", "h1"]);
+        assert_eq!(command(&quick, 3), "make bench-quick ARGS=\"--rounds 3 --seconds 3 --rows h1\"");
     }
 
     #[test]
