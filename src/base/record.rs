@@ -61,7 +61,7 @@ impl CacheResult {
 #[derive(Clone, Debug)]
 pub struct RequestRecord<'a> {
     /// The request's id.
-    pub id: &'a str,
+    pub id: &'a [u8],
     /// The client's address, after `trusted_proxies`.
     pub client_ip: IpAddr,
     /// Place of the listener in the snapshot, for counters.
@@ -156,11 +156,16 @@ impl RequestIdText {
         Self::Own(buffer)
     }
 
+    /// The id, in ASCII.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Peer(text) => text.as_bytes(),
+        }
+    }
+
     /// The id.
     pub fn as_str(&self) -> &str {
-        match self {
-            Self::Own(bytes) => std::str::from_utf8(bytes).unwrap_or("-"),
-            Self::Peer(text) => text,
-        }
+        std::str::from_utf8(self.as_bytes()).unwrap_or("-")
     }
 }

@@ -5,6 +5,8 @@
 //! Transfer-Encoding lists, Expect. Each check here names its section of RFC 9110 or RFC 9112.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::rc::Rc;
 
 use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA};
 use http::request::Parts;
@@ -26,8 +28,7 @@ const MOST_FIELDS: usize = 100;
 /// What every later stage may rely on. Nothing of it is copied where the client already sent it in its one form.
 #[derive(Clone, Debug)]
 pub(super) struct Admitted {
-    authority: HeaderValue,
-    host_bytes: usize,
+    authority: Rc<Authority>,
     target: PathAndQuery,
     /// How the body is framed.
     pub body: BodyLength,
@@ -44,6 +45,25 @@ pub(super) struct Fields {
     pub cookies: u16,
 }
 
+/// Host and port in their one form. A client names the same host in every request of a connection, which therefore
+/// keeps the last one.
+#[derive(Debug)]
+pub struct Authority {
+    /// As it came.
+    sent: Box<str>,
+    /// As it is sent on.
+    text: Box<str>,
+    host_bytes: usize,
+    field: HeaderValue,
+}
+
+impl Default for Authority {
+    /// None: an HTTP/1.0 request without Host.
+    fn default() -> Self {
+        Self { sent: "".into(), text: "".into(), host_bytes: 0, field: HeaderValue::from_static("") }
+    }
+}
+
 /// How a request's body is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyLength {
@@ -58,17 +78,17 @@ pub(super) enum BodyLength {
 impl Admitted {
     /// Lower case, without port; empty for an HTTP/1.0 request without Host.
     pub(super) fn host(&self) -> &str {
-        self.authority().get(..self.host_bytes).unwrap_or_default()
+        self.authority.text.get(..self.authority.host_bytes).unwrap_or_default()
     }
 
     /// Host as it is sent on: with its port.
     pub(super) fn authority(&self) -> &str {
-        self.authority.to_str().unwrap_or_default()
+        &self.authority.text
     }
 
     /// The same as a field's value.
     pub(super) fn authority_field(&self) -> &HeaderValue {
-        &self.authority
+        &self.authority.field
     }
 
     /// The one canonical path; `*` for `OPTIONS *`.
@@ -94,8 +114,7 @@ impl Admitted {
     /// What the log tells of a request that was refused.
     pub(super) fn refused(uri: &Uri) -> Self {
         Self {
-            authority: HeaderValue::from_static(""),
-            host_bytes: 0,
+            authority: Rc::default(),
             target: uri.path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/")),
             body: BodyLength::None,
             fields: Fields::default(),
@@ -111,7 +130,8 @@ impl Admitted {
     }
 }
 
-/// Checks a request's head. `tls` is the listener's certificates and the name that the connection was made for.
+/// Checks a request's head. `tls` is the listener's certificates and the name that the connection was made for; `known`
+/// is the authority of the connection's last request.
 ///
 /// # Errors
 /// The [`Reason`] of the first fault.
@@ -119,6 +139,7 @@ pub(super) fn admit(
     parts: &Parts,
     listener: &Listener,
     tls: Option<(&CertificateResolver, &str)>,
+    known: &RefCell<Option<Rc<Authority>>>,
 ) -> Result<Admitted, Reason> {
     let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
     if target as u64 > listener.limits.target_bytes.bytes() {
@@ -133,7 +154,7 @@ pub(super) fn admit(
     }
     check_target(parts)?;
     check_values(parts)?;
-    let (authority, host_bytes) = authority(parts, &seen)?;
+    let authority = authority(parts, &seen, known)?;
     let target = canonical_target(&parts.uri)?;
     let body = body_length(parts, &seen)?;
     if seen.expect {
@@ -142,7 +163,7 @@ pub(super) fn admit(
     if seen.via {
         check_loop(&parts.headers)?;
     }
-    let admitted = Admitted { authority, host_bytes, target, body, fields: seen.fields };
+    let admitted = Admitted { authority, target, body, fields: seen.fields };
     match tls {
         Some((certificates, name)) if certificates.is_misdirected(name, admitted.host()) => Err(Reason::Misdirected),
         _ => Ok(admitted),
@@ -245,42 +266,54 @@ fn check_values(parts: &Parts) -> Result<(), Reason> {
     }
 }
 
-/// Exactly one valid Host (RFC 9112 §3.2), or the authority of the target, which then must agree with it: in its one
-/// form, and how many bytes of it are the host.
-fn authority(parts: &Parts, seen: &Survey<'_>) -> Result<(HeaderValue, usize), Reason> {
+/// Exactly one valid Host (RFC 9112 §3.2), or the authority of the target, which then must agree with it.
+fn authority(
+    parts: &Parts,
+    seen: &Survey<'_>,
+    known: &RefCell<Option<Rc<Authority>>>,
+) -> Result<Rc<Authority>, Reason> {
     if seen.hosts > 1 {
         return Err(Reason::BadHost);
     }
-    let field = seen.host.map(|value| value.to_str().map_err(|_| Reason::BadHost)).transpose()?;
     let target = parts.uri.authority().map(|authority| authority.as_str());
+    let known_is = |sent: &[u8]| known.borrow().as_ref().filter(|known| known.sent.as_bytes() == sent).cloned();
+    let sent = match (target, seen.host) {
+        (None, Some(field)) => Some(field.as_bytes()),
+        (Some(target), None) => Some(target.as_bytes()),
+        (None, None) | (Some(_), Some(_)) => None,
+    };
+    let absent = target.is_some() && seen.host.is_none() && parts.version == Version::HTTP_11;
+    if let Some(known) = sent.filter(|_| !absent).and_then(known_is) {
+        return Ok(known);
+    }
+    let field = seen.host.map(|value| value.to_str().map_err(|_| Reason::BadHost)).transpose()?;
     // The target's authority replaces the field in HTTP/1.1 (§3.2.2), but two that differ are an attack, not a need.
     let text = match (target, field) {
         (Some(target), Some(field)) if target.eq_ignore_ascii_case(field) => field,
         (Some(_), Some(_)) => return Err(Reason::BadHost),
-        (Some(text), None) if parts.version == Version::HTTP_2 => text,
         (Some(_), None) if parts.version == Version::HTTP_11 => return Err(Reason::BadHost),
         (Some(text), None) | (None, Some(text)) => text,
-        (None, None) if parts.version == Version::HTTP_10 => return Ok((HeaderValue::from_static(""), 0)),
+        (None, None) if parts.version == Version::HTTP_10 => return Ok(Rc::default()),
         (None, None) => return Err(Reason::BadHost),
     };
-    let (host, port) = host::canonical_host(text).map_err(|_| Reason::BadHost)?;
-    let host_bytes = host.len();
-    let rest = text.get(host_bytes..).unwrap_or_default();
-    // A port has one form unless it begins with a zero; what follows a borrowed host else is the dot of the root.
-    let in_form = matches!(host, Cow::Borrowed(_))
-        && match port {
-            None => rest.is_empty(),
-            Some(_) => rest.starts_with(':') && !rest.starts_with(":0"),
+    let authority = Rc::new(Authority::of(text)?);
+    *known.borrow_mut() = Some(authority.clone());
+    Ok(authority)
+}
+
+impl Authority {
+    /// The one form of `sent`. Copies it: what a client sent lies in the buffer that it was read into, which an idle
+    /// connection must not keep.
+    fn of(sent: &str) -> Result<Self, Reason> {
+        let (host, port) = host::canonical_host(sent).map_err(|_| Reason::BadHost)?;
+        let host_bytes = host.len();
+        let text: Box<str> = match port {
+            Some(port) => format!("{host}:{port}").into(),
+            None => host.into(),
         };
-    let value = match (seen.host, in_form) {
-        (Some(field), true) => Ok(field.clone()),
-        (None, true) => HeaderValue::from_str(text),
-        (_, false) => HeaderValue::try_from(match port {
-            Some(port) => format!("{host}:{port}"),
-            None => host.into_owned(),
-        }),
-    };
-    Ok((value.map_err(|_| Reason::BadHost)?, host_bytes))
+        let field = HeaderValue::from_str(&text).map_err(|_| Reason::BadHost)?;
+        Ok(Self { sent: sent.into(), text, host_bytes, field })
+    }
 }
 
 /// RFC 9112 §6: one Transfer-Encoding that is exactly `chunked`, or one number as Content-Length.

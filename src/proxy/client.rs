@@ -11,6 +11,7 @@ use crate::base::id::ListenerIndex;
 use crate::base::reason::Reason;
 use crate::base::record::RequestIdText;
 use crate::config::model::{Name, Scheme};
+use crate::proxy::admit::Authority;
 use crate::proxy::upgrade::Tunnel;
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
 
@@ -35,6 +36,8 @@ pub struct ConnectionInfo {
     pub tls: Option<TlsInfo>,
     /// The snapshot it was accepted under: where its listener is gone from newer ones, requests use this.
     pub accepted_under: Rc<WorkerSnapshot>,
+    /// The host that its last request named.
+    pub authority: RefCell<Option<Rc<Authority>>>,
     /// Requests that run on it now.
     pub running: Cell<u32>,
     /// Set by each change of `running`, for the driver's timers.

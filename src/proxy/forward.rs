@@ -161,7 +161,7 @@ impl Forward<'_> {
             scheme: self.connection.scheme(),
             authority: admitted.authority_field(),
             fields: admitted.fields,
-            request_id: ledger.client.request_id.as_str(),
+            request_id: ledger.client.request_id.as_bytes(),
             version: parts.version,
             body: framing,
             upgrade,

@@ -33,7 +33,7 @@ pub(super) struct Forwarded<'a> {
     pub scheme: Scheme,
     pub authority: &'a HeaderValue,
     pub fields: Fields,
-    pub request_id: &'a str,
+    pub request_id: &'a [u8],
     pub version: Version,
     pub body: BodyLength,
     pub upgrade: Option<&'a str>,
@@ -71,7 +71,7 @@ pub(super) fn for_endpoint(headers: &mut HeaderMap, forwarded: &Forwarded<'_>, e
     let scheme = HeaderValue::from_static(forwarded.scheme.as_str());
     set_unless_trusted(headers, X_FORWARDED_PROTO, scheme, forwarded.trusted);
     set_unless_trusted(headers, X_FORWARDED_HOST, forwarded.authority.clone(), forwarded.trusted);
-    if let Ok(id) = HeaderValue::from_str(forwarded.request_id) {
+    if let Ok(id) = HeaderValue::from_bytes(forwarded.request_id) {
         headers.insert(X_REQUEST_ID, id);
     }
     append_via(headers, forwarded.version);
@@ -98,7 +98,7 @@ pub fn for_endpoint_of_get(
         scheme: Scheme::Https,
         authority,
         fields,
-        request_id,
+        request_id: request_id.as_bytes(),
         version: Version::HTTP_11,
         body: BodyLength::None,
         upgrade: None,
@@ -255,7 +255,7 @@ mod tests {
             scheme: Scheme::Https,
             authority: &AUTHORITY,
             fields: Fields { connection: true, upgrade: true, te: true, cookies: 2 },
-            request_id: "id-1",
+            request_id: b"id-1",
             version: Version::HTTP_11,
             body: BodyLength::None,
             upgrade: None,

@@ -107,7 +107,7 @@ impl Drop for Ledger {
         let endpoint = pool.and_then(|pool| pool.endpoint(self.endpoint?));
         let tls = self.connection.tls.as_ref();
         let record = RequestRecord {
-            id: self.client.request_id.as_str(),
+            id: self.client.request_id.as_bytes(),
             client_ip: self.client.ip,
             listener: self.listener,
             listener_name: &self.connection.listener,

@@ -23,6 +23,7 @@ use std::rc::Rc;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
+pub use admit::Authority;
 pub use answer::early_status;
 pub use body::ResponseBody;
 pub use client::{ConnectionInfo, RequestGuard, TlsInfo, behind};
@@ -51,10 +52,11 @@ pub async fn handle(
     let snapshot::Listener { spec, tls, .. } = &snapshot.listeners[listener.at()];
     let name = connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let client = client::identify(&parts.headers, connection.peer, &spec.trusted_proxies);
-    let (admitted, fault) = match admit::admit(&parts, spec, tls.as_ref().map(|tls| &*tls.resolver).zip(name)) {
-        Ok(admitted) => (admitted.with_body_of(&incoming), None),
-        Err(reason) => (Admitted::refused(&parts.uri), Some(reason)),
-    };
+    let (admitted, fault) =
+        match admit::admit(&parts, spec, tls.as_ref().map(|tls| &*tls.resolver).zip(name), &connection.authority) {
+            Ok(admitted) => (admitted.with_body_of(&incoming), None),
+            Err(reason) => (Admitted::refused(&parts.uri), Some(reason)),
+        };
     let mut ledger = Ledger::open(&worker, &snapshot, &connection, listener, client, admitted, &parts);
     if let Some(reason) = fault {
         // What follows on this connection cannot be trusted to begin where we think it does.

@@ -1,6 +1,6 @@
 //! One client connection: its handshake, which protocol it speaks, and what they have in common.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -139,11 +139,12 @@ impl Accepted {
             peer_field: HeaderValue::try_from(peer.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
             tls,
             accepted_under: self.snapshot.clone(),
+            authority: RefCell::default(),
             running: Cell::new(0),
             on_change: Cell::new(false),
             closed_for: Cell::new(None),
             lingers: Cell::new(false),
-            tunnel: std::cell::RefCell::new(None),
+            tunnel: RefCell::new(None),
         });
         match protocol {
             Protocol::Http1 => http1::serve(&self, stream, info, watch).await,

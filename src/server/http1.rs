@@ -146,10 +146,11 @@ async fn end(mut stream: ClientStream, lingers: bool) {
 /// Carries bytes both ways after an upgrade.
 async fn carry(accepted: &Accepted, mut stream: ClientStream, mut tunnel: Tunnel) {
     let carried = Carried::default();
+    let timer = accepted.worker.timers.timer();
     let carry = async {
         carried.from_endpoint.set(tunnel.early.len() as u64);
         match tokio::time::timeout(tunnel.idle, stream.write_all(&tunnel.early)).await {
-            Ok(Ok(())) => relay::relay(&mut stream, &mut tunnel.endpoint, tunnel.idle, &carried).await,
+            Ok(Ok(())) => relay::relay(&mut stream, &mut tunnel.endpoint, tunnel.idle, timer, &carried).await,
             Ok(Err(_)) => TunnelEnd::ClientLost,
             Err(_) => TunnelEnd::Idle,
         }

@@ -73,7 +73,7 @@ pub(super) fn json(out: &mut Vec<u8>, stamp: &Stamp, r: &RequestRecord<'_>) {
     optional(out, key!("sni"), r.sni);
     bytes(out, key!("referer"), r.referer);
     bytes(out, key!("user_agent"), r.user_agent);
-    text(out, key!("request_id"), r.id);
+    bytes(out, key!("request_id"), Some(r.id));
     optional(out, key!("reason"), r.reason.map(|reason| reason.as_str()));
     out.extend_from_slice(b"}\n");
 }
@@ -117,10 +117,14 @@ fn bytes(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
     let Some(value) = value else { return };
     out.extend_from_slice(key);
     out.push(b'"');
-    for chunk in value.utf8_chunks() {
-        escape_json(out, chunk.valid());
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
+    if is_plain(value) {
+        out.extend_from_slice(value);
+    } else {
+        for chunk in value.utf8_chunks() {
+            escape_json(out, chunk.valid());
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice("\u{fffd}".as_bytes());
+            }
         }
     }
     out.push(b'"');

@@ -16,7 +16,7 @@ use crate::config::model::AccessLogOutput;
 /// A request that went well.
 pub(crate) fn record() -> RequestRecord<'static> {
     RequestRecord {
-        id: "0192f0c1-2345-7000-8000-000000000001",
+        id: b"0192f0c1-2345-7000-8000-000000000001",
         client_ip: IpAddr::from([192, 0, 2, 7]),
         listener: ListenerIndex(0),
         listener_name: "web",
