@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -56,6 +57,14 @@ pub(super) struct Accepted {
     pub open: Open,
 }
 
+/// A connection whose protocol is known.
+struct Begun {
+    protocol: Protocol,
+    stream: ClientStream,
+    info: Rc<ConnectionInfo>,
+    watch: Rc<Watch>,
+}
+
 /// A connection that is ready for its first head.
 struct Opened {
     transport: Transport,
@@ -102,9 +111,21 @@ impl Accepted {
         self.listener().timeouts
     }
 
-    /// Serves the connection to its end.
-    pub(super) async fn serve(self) {
-        let Some(listener) = self.snapshot.listener(self.index) else { return };
+    /// Serves the connection to its end. What is over before the next step begins is boxed: an idle connection would
+    /// keep room for it.
+    pub(super) fn serve(self) -> impl Future<Output = ()> {
+        async move {
+            let Some(Begun { protocol, stream, info, watch }) = Box::pin(self.begin()).await else { return };
+            match protocol {
+                Protocol::Http1 => http1::serve(&self, stream, info, watch).await,
+                Protocol::Http2 => Box::pin(http2::serve(&self, stream, info, watch)).await,
+            }
+        }
+    }
+
+    /// Waits for the first bytes and shakes hands, in the time there is for that.
+    async fn begin(&self) -> Option<Begun> {
+        let listener = self.snapshot.listener(self.index)?;
         let timeouts = listener.spec.timeouts;
         let accepted = clock::now();
         // In clear the first bytes belong to the first head, so one deadline holds from here to its end.
@@ -112,20 +133,21 @@ impl Accepted {
             Some(_) => (timeouts.handshake, Reason::HandshakeTimeout),
             None => (timeouts.header, Reason::HeaderTimeout),
         };
-        let opening = tokio::time::timeout_at(
-            (accepted + limit).into(),
-            self.open(listener.tls.as_ref().map(|tls| tls.config.clone())),
-        );
+        let mut timer = self.worker.timers.timer();
         let opened = tokio::select! {
             biased;
-            () = self.phases.reached(Phase::Stop) => return,
-            opened = opening => opened,
+            () = self.phases.reached(Phase::Stop) => return None,
+            opened = self.open(listener.tls.as_ref().map(|tls| tls.config.clone())) => opened,
+            () = poll_fn(|context| timer.poll(accepted + limit, context)) => {
+                Err((slow, "nothing came in time".to_owned()))
+            }
         };
         let Opened { transport, protocol, ahead, tls } = match opened {
-            Ok(Ok(Some(opened))) => opened,
-            Ok(Ok(None)) => return,
-            Ok(Err((reason, detail))) => return self.complain(reason, &detail),
-            Err(_) => return self.complain(slow, "nothing came in time"),
+            Ok(opened) => opened?,
+            Err((reason, detail)) => {
+                self.complain(reason, &detail);
+                return None;
+            }
         };
         let watch = Rc::new(match &listener.tls {
             Some(_) => Watch::new(timeouts),
@@ -146,11 +168,7 @@ impl Accepted {
             lingers: Cell::new(false),
             tunnel: RefCell::new(None),
         });
-        match protocol {
-            Protocol::Http1 => http1::serve(&self, stream, info, watch).await,
-            // Boxed: most connections speak HTTP/1.1, and would keep its room.
-            Protocol::Http2 => Box::pin(http2::serve(&self, stream, info, watch)).await,
-        }
+        Some(Begun { protocol, stream, info, watch })
     }
 
     /// TLS where the listener has it, then which protocol is spoken. None where the client went without a word: that
@@ -163,7 +181,7 @@ impl Accepted {
             return Ok(told.map(|(protocol, ahead)| Opened { transport, protocol, ahead, tls: None }));
         };
         // Until its first byte a client costs a socket, and no state of TLS.
-        if !std::future::poll_fn(|context| socket.poll_arrival(context)).await {
+        if !poll_fn(|context| socket.poll_arrival(context)).await {
             return Ok(None);
         }
         let stream = Box::pin(TlsAcceptor::from(config).accept(socket))
@@ -275,5 +293,22 @@ async fn detect(socket: &mut Socket) -> std::io::Result<Option<(Protocol, Bytes)
         if start.len() >= PREFACE.len() {
             return Ok(Some((Protocol::Http2, start.freeze())));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size<A, F>(_: impl Fn(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// It is what an idle connection costs: what is busy is boxed.
+    #[test]
+    fn a_parked_connection_stays_small() {
+        let size = size(Accepted::serve);
+        eprintln!("serve {size} Accepted {} info {} watch {} stream {}", size_of::<Accepted>(), size_of::<ConnectionInfo>(), size_of::<Watch>(), size_of::<ClientStream>());
+        assert!(size <= 1024, "{size} bytes");
     }
 }

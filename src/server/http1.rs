@@ -35,6 +35,7 @@ pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: R
     // Boxed, so that a parked connection keeps no room for a busy one.
     while let Some(idle) = Box::pin(busy(accepted, stream, &info, &watch, &mut timer)).await {
         stream = idle;
+        info.authority.take();
         if !stream.has_ahead() && !park(accepted, &mut stream, &watch, &mut timer).await {
             return end(stream, false).await;
         }

@@ -32,7 +32,8 @@ impl ClientStream {
 
     /// Puts back bytes that were read and not used.
     pub(super) fn with_ahead(mut self, ahead: Bytes) -> Self {
-        self.ahead = ahead;
+        // No bytes may still hold the buffer that they would lie in.
+        self.ahead = if ahead.is_empty() { Bytes::new() } else { ahead };
         self
     }
 
