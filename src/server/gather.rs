@@ -83,6 +83,13 @@ impl<S: AsyncWrite + Unpin> Gathered<S> {
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
+    /// Once for a turn, instead of step by step.
+    fn make_room(&mut self) {
+        if self.waiting.capacity() == 0 {
+            self.waiting.reserve_exact(LARGE);
+        }
+    }
+
     /// Ready where `count` bytes more may wait here; true where they should rather go straight to the stream.
     fn poll_room(&mut self, count: usize, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         if let Some(kind) = self.failed {
@@ -109,6 +116,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         match ready!(this.poll_room(buf.len(), context))? {
             true => Pin::new(&mut this.stream).poll_write(context, buf),
             false => {
+                this.make_room();
                 this.waiting.extend_from_slice(buf);
                 Poll::Ready(Ok(buf.len()))
             }
@@ -125,6 +133,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gather<S> {
         match ready!(this.poll_room(count, context))? {
             true => Pin::new(&mut this.stream).poll_write_vectored(context, bufs),
             false => {
+                this.make_room();
                 bufs.iter().for_each(|buf| this.waiting.extend_from_slice(buf));
                 Poll::Ready(Ok(count))
             }

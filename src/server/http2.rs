@@ -34,9 +34,9 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.header_bytes.bytes() as u32)
         .max_send_buf_size(SEND_BUFFER)
-        .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams));
+        .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams.clone()));
     let mut timer = accepted.worker.timers.timer();
-    let mut engine = Http2 { connection, io: io.clone() };
+    let mut engine = Http2 { connection, io: io.clone(), streams };
     match drive(&mut engine, &info, &watch, &mut timer, &accepted.phases).await {
         End::Failed(error) => {
             accepted.explain(&error);
@@ -52,11 +52,13 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
 struct Http2 {
     connection: http2::Connection<TokioIo<Gather<ClientStream>>, Requests, Streams>,
     io: Gather<ClientStream>,
+    streams: Streams,
 }
 
 impl Engine for Http2 {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         let polled = Pin::new(&mut self.connection).poll(context);
+        self.streams.poll(context);
         // What cannot leave yet wakes this again when it can; an error reaches the engine by its next write or read.
         let _ = self.io.poll_drain(context);
         polled

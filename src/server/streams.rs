@@ -1,23 +1,30 @@
-//! The streams of an HTTP/2 connection, each a task: one whose client takes nothing is reset, and no other suffers.
+//! The streams of an HTTP/2 connection: one whose client takes nothing is reset, and no other suffers.
+//!
+//! They are polled by the connection's own driver, and not each a task: their answers leave in the same turn.
 //!
 //! The connection's own timer cannot see it: a stream without window blocks no socket. Closing the whole connection
 //! instead was refused, because one paused download must not cost a browser its other requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::base::task::spawn_local;
+use futures_core::Stream as _;
+use futures_util::stream::FuturesUnordered;
+
 use crate::base::timer::{Timer, Timers};
 use crate::proxy::Flow;
 use crate::server::watch::poll_timer;
 
-/// Runs the streams of one connection on their own worker.
+type Stream = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Runs the streams of one connection. A clone is what hyper hands them to.
 #[derive(Clone)]
 pub(super) struct Streams {
+    running: Rc<RefCell<FuturesUnordered<Stream>>>,
     /// hyper calls the service and hands the stream over behind it, one after the other: the flow in between.
     next: Rc<Cell<Option<Rc<Flow>>>>,
     send: Duration,
@@ -27,7 +34,13 @@ pub(super) struct Streams {
 impl Streams {
     /// A client may take nothing for as long as `send`.
     pub(super) fn new(send: Duration, timers: &Rc<Timers>) -> Self {
-        Self { next: Rc::default(), send, timers: timers.clone() }
+        Self { running: Rc::default(), next: Rc::default(), send, timers: timers.clone() }
+    }
+
+    /// Polls those that have been woken. What they send wakes the connection's task for its next turn.
+    pub(super) fn poll(&self, context: &mut Context<'_>) {
+        let mut running = self.running.borrow_mut();
+        while let Poll::Ready(Some(())) = Pin::new(&mut *running).poll_next(context) {}
     }
 
     /// The flow of the stream that is handed over next.
@@ -44,7 +57,7 @@ where
 {
     fn execute(&self, stream: F) {
         let flow = self.next.take().unwrap_or_default();
-        spawn_local(supervise(stream, flow, self.send, self.timers.timer()));
+        self.running.borrow_mut().push(Box::pin(supervise(stream, flow, self.send, self.timers.timer())));
     }
 }
 

@@ -58,7 +58,7 @@ where
         let slot = slots.get_mut(&slot)?;
         while let Some(mut connection) = slot.connections.pop() {
             let fresh =
-                connection.idle_since.is_none_or(|since| now.saturating_duration_since(since) < slot.keep_alive);
+                connection.0.idle_since.is_none_or(|since| now.saturating_duration_since(since) < slot.keep_alive);
             if !fresh {
                 // All below are older still.
                 slot.connections.clear();
@@ -73,7 +73,7 @@ where
 
     /// Keeps a connection for the next request, up to `most` per slot.
     pub fn put(&self, slot: SlotId, mut connection: Connection<B>, now: Instant, keep_alive: Duration, most: usize) {
-        (connection.idle_since, connection.acknowledged) = (Some(now), None);
+        (connection.0.idle_since, connection.0.acknowledged) = (Some(now), None);
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(slot).or_insert_with(|| Slot { keep_alive, connections: Vec::new() });
         slot.keep_alive = keep_alive;
@@ -88,7 +88,7 @@ where
         for slot in slots.values_mut() {
             let keep_alive = slot.keep_alive;
             slot.connections.retain(|connection| {
-                let fresh = connection.idle_since.is_none_or(|since| now.saturating_duration_since(since) < keep_alive);
+                let fresh = connection.0.idle_since.is_none_or(|since| now.saturating_duration_since(since) < keep_alive);
                 fresh && connection.is_alive()
             });
         }

@@ -26,18 +26,23 @@ use crate::upstream::connection::bell::Bell;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An HTTP/1.1 connection to one endpoint.
-pub struct Connection<B>
+/// An HTTP/1.1 connection to one endpoint. One pointer: it goes from hand to hand with each request.
+pub struct Connection<B>(Box<Parts<B>>)
+where
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<BoxError>;
+
+struct Parts<B>
 where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<BoxError>,
 {
     sender: http1::SendRequest<B>,
-    driver: Box<http1::Connection<TokioIo<EndpointStream>, B>>,
+    driver: http1::Connection<TokioIo<EndpointStream>, B>,
     bell: Bell,
     descriptor: RawFd,
     /// When it was last put aside.
-    pub idle_since: Option<Instant>,
+    idle_since: Option<Instant>,
     /// What the endpoint's kernel had confirmed before a request that must not be sent twice.
     acknowledged: Option<u64>,
 }
@@ -65,20 +70,14 @@ where
         let descriptor = stream.descriptor();
         let (sender, driver) =
             http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
-        Ok(Self {
-            sender,
-            driver: Box::new(driver),
-            bell: Bell::new(),
-            descriptor,
-            idle_since: None,
-            acknowledged: None,
-        })
+        let (bell, idle_since, acknowledged) = (Bell::new(), None, None);
+        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, acknowledged })))
     }
 
     /// Moves bytes both ways. Ready means that the connection has ended.
     pub fn poll_driver(&mut self, context: &mut Context<'_>) -> Poll<()> {
         // The error, if any, reaches the request or the body that waits for it.
-        self.driver.poll_without_shutdown(context).map(|_| ())
+        self.0.driver.poll_without_shutdown(context).map(|_| ())
     }
 
     /// Moves bytes both ways and polls `other`, which waits for them, until neither has news for the other. True where
@@ -88,8 +87,9 @@ where
         context: &mut Context<'_>,
         mut other: impl FnMut(&mut Context<'_>) -> Poll<T>,
     ) -> (bool, Poll<T>) {
-        let (driver, mut ended) = (&mut self.driver, false);
-        let polled = self.bell.poll(context, |context| {
+        let Parts { driver, bell, .. } = &mut *self.0;
+        let mut ended = false;
+        let polled = bell.poll(context, |context| {
             ended = ended || driver.poll_without_shutdown(context).is_ready();
             other(context)
         });
@@ -98,24 +98,24 @@ where
 
     /// Can it take another request now?
     pub fn is_ready(&self) -> bool {
-        self.sender.is_ready()
+        self.0.sender.is_ready()
     }
 
     /// Asks the kernel whether the endpoint has closed it or sent stray bytes. One syscall.
     pub fn is_alive(&self) -> bool {
-        peek::is_quiet(self.descriptor)
+        peek::is_quiet(self.0.descriptor)
     }
 
     /// Likewise, and remembers what it takes to tell whether the next request ever reaches the endpoint.
     fn prove_alive(&mut self) -> bool {
-        self.acknowledged = peek::acknowledged(self.descriptor);
+        self.0.acknowledged = peek::acknowledged(self.0.descriptor);
         self.is_alive()
     }
 
     /// No byte that was sent since [`Self::prove_alive`] has reached the endpoint's kernel. Asked when its end of the
     /// connection has been read: that came with a confirmation of all that it had got, and it gets no more.
     fn nothing_arrived(&self) -> bool {
-        self.acknowledged.is_some() && self.acknowledged == peek::acknowledged(self.descriptor)
+        self.0.acknowledged.is_some() && self.0.acknowledged == peek::acknowledged(self.0.descriptor)
     }
 
     /// Sends a request and waits for the response's head, polling the driver meanwhile.
@@ -127,7 +127,7 @@ where
         request: Request<B>,
     ) -> impl Future<Output = Result<(Response<Incoming>, Self), SendFailure<B>>> {
         // Handed over before the future begins, which then need not have room for it.
-        let sending = self.sender.try_send_request(request);
+        let sending = self.0.sender.try_send_request(request);
         Self::answered(Some(self), sending)
     }
 
@@ -168,7 +168,7 @@ where
     /// Takes the connection apart after a 101: the bare stream and what was read beyond the head.
     pub async fn into_stream(mut self) -> (EndpointStream, Bytes) {
         std::future::poll_fn(|context| self.poll_driver(context)).await;
-        let parts = self.driver.into_parts();
+        let parts = self.0.driver.into_parts();
         (parts.io.into_inner(), parts.read_buf)
     }
 }
