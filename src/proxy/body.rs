@@ -127,12 +127,12 @@ impl ClientBody {
         }
     }
 
-    /// Reads all of it. The caller knows that it is small.
+    /// Reads all of it. The caller knows that it is small, and how long it is to be.
     ///
     /// # Errors
     /// The client's fault.
-    pub(super) async fn collect(mut self) -> Result<Bytes, Reason> {
-        let mut whole = bytes::BytesMut::new();
+    pub(super) async fn collect(mut self, length: usize) -> Result<Bytes, Reason> {
+        let mut whole = bytes::BytesMut::with_capacity(length);
         while let Some(frame) = std::future::poll_fn(|context| self.poll_next(context)).await {
             if let Ok(data) = frame?.into_data() {
                 whole.extend_from_slice(&data);

@@ -116,9 +116,9 @@ impl Forward<'_> {
             self.end(ledger),
             meter.clone(),
         );
-        if length.is_some_and(|length| length <= HELD_BODY) {
-            let held = body.collect().await?;
-            if length != Some(held.len() as u64) {
+        if let Some(length) = length.filter(|length| *length <= HELD_BODY) {
+            let held = body.collect(length as usize).await?;
+            if length != held.len() as u64 {
                 return Err(Reason::BadBody);
             }
             meter.ended.set(true);

@@ -308,7 +308,13 @@ mod tests {
     #[test]
     fn a_parked_connection_stays_small() {
         let size = size(Accepted::serve);
-        eprintln!("serve {size} Accepted {} info {} watch {} stream {}", size_of::<Accepted>(), size_of::<ConnectionInfo>(), size_of::<Watch>(), size_of::<ClientStream>());
+        eprintln!(
+            "serve {size} Accepted {} info {} watch {} stream {}",
+            size_of::<Accepted>(),
+            size_of::<ConnectionInfo>(),
+            size_of::<Watch>(),
+            size_of::<ClientStream>()
+        );
         assert!(size <= 1024, "{size} bytes");
     }
 }

@@ -26,8 +26,9 @@ use crate::server::watch::{Expired, Watch, poll_timer};
 /// How long a connection's end may take.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// hyper's smallest limit for its buffer.
-const LEAST_BUFFER: usize = 8 * 1024;
+/// What hyper reads at once and gathers of a response before it writes, at most: larger pieces spare calls, and a slow
+/// reader holds as much.
+const BUFFER: usize = 128 * 1024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {
@@ -70,7 +71,8 @@ async fn busy(
     let mut engine = Http1(
         http1::Builder::new()
             .half_close(true)
-            .max_buf_size(limit.max(LEAST_BUFFER))
+            .max_header_size(limit)
+            .max_buf_size(BUFFER.max(limit))
             .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info)),
         watch,
     );

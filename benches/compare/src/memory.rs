@@ -15,11 +15,12 @@ use crate::rows::IDLE_CONNECTIONS;
 /// A few connections that do some work first, so that what is needed once is there before.
 const WARM_UP: (usize, usize) = (8, 50);
 const LIMIT: Duration = Duration::from_secs(60);
-/// Memory is stable when it changed no more than this, in bytes, over so many looks.
+/// Memory is stable when it changed no more than this, in bytes, over so many looks. Allocators give back what they do
+/// not need after some seconds only, and what counts is what connections cost that stay idle.
 const STABLE_BYTES: u64 = 64 * 1024;
-const STABLE_LOOKS: usize = 4;
-const LOOK_EVERY: Duration = Duration::from_millis(500);
-const MAX_LOOKS: usize = 30;
+const STABLE_LOOKS: usize = 6;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const MAX_LOOKS: usize = 20;
 
 /// Bytes for each idle connection, of a proxy that was just started.
 pub async fn per_connection(lab: &Lab, proxy: &Proxy, tls: bool) -> Result<f64> {
@@ -42,7 +43,7 @@ async fn hold(lab: &Lab, plan: idle::Plan, proxy: &Proxy) -> Result<u64> {
     Ok(resident)
 }
 
-/// Waits until memory does not change; what it is after 15 s in any case.
+/// Waits until memory does not change; what it is after 20 s in any case.
 async fn stable_resident(pid: i32) -> Result<u64> {
     let mut looks = vec![resident_bytes(pid)?];
     for _ in 0..MAX_LOOKS {

@@ -88,7 +88,8 @@ where
         for slot in slots.values_mut() {
             let keep_alive = slot.keep_alive;
             slot.connections.retain(|connection| {
-                let fresh = connection.0.idle_since.is_none_or(|since| now.saturating_duration_since(since) < keep_alive);
+                let fresh =
+                    connection.0.idle_since.is_none_or(|since| now.saturating_duration_since(since) < keep_alive);
                 fresh && connection.is_alive()
             });
         }
