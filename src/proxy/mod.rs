@@ -20,6 +20,7 @@ mod worker;
 use std::convert::Infallible;
 use std::rc::Rc;
 
+use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
@@ -42,39 +43,53 @@ use crate::route::table::RequestView;
 use crate::snapshot;
 
 /// Handles one request. Always answers: what goes wrong becomes an answer with a reason.
-pub async fn handle(
+pub fn handle(
     worker: Rc<WorkerContext>,
     connection: Rc<ConnectionInfo>,
     request: Request<Incoming>,
-) -> Result<Response<ResponseBody>, Infallible> {
+) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
+    // Taken apart before the future begins, which would keep room for the whole beside its parts.
     let (mut parts, incoming) = request.into_parts();
-    let (snapshot, listener) = connection.snapshot(&worker);
+    async move { Ok(answer_to(&worker, &connection, &mut parts, incoming).await) }
+}
+
+async fn answer_to(
+    worker: &Rc<WorkerContext>,
+    connection: &Rc<ConnectionInfo>,
+    parts: &mut Parts,
+    incoming: Incoming,
+) -> Response<ResponseBody> {
+    let (snapshot, listener) = connection.snapshot(worker);
     let snapshot::Listener { spec, tls, .. } = &snapshot.listeners[listener.at()];
     let name = connection.tls.as_ref().and_then(|tls| tls.server_name.as_deref());
     let client = client::identify(&parts.headers, connection.peer, &spec.trusted_proxies);
     let (admitted, fault) =
-        match admit::admit(&parts, spec, tls.as_ref().map(|tls| &*tls.resolver).zip(name), &connection.authority) {
+        match admit::admit(parts, spec, tls.as_ref().map(|tls| &*tls.resolver).zip(name), &connection.authority) {
             Ok(admitted) => (admitted.with_body_of(&incoming), None),
             Err(reason) => (Admitted::refused(&parts.uri), Some(reason)),
         };
-    let mut ledger = Ledger::open(&worker, &snapshot, &connection, listener, client, admitted, &parts);
+    let mut ledger = Ledger::open(worker, &snapshot, connection, listener, client, admitted, parts);
     if let Some(reason) = fault {
         // What follows on this connection cannot be trusted to begin where we think it does.
         let mut answer = answer::refusal(reason, ledger);
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        return Ok(answer);
+        return answer;
     }
-    let view = RequestView {
-        listener,
-        scheme: connection.scheme(),
-        method: &parts.method,
-        host: ledger.admitted.host(),
-        path: ledger.admitted.path(),
-        query: ledger.admitted.query(),
-        headers: &parts.headers,
-        client_ip: ledger.client.ip,
+    let decision = {
+        let input = DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes };
+        let view = RequestView {
+            listener,
+            scheme: connection.scheme(),
+            method: &parts.method,
+            host: ledger.admitted.host(),
+            path: ledger.admitted.path(),
+            query: ledger.admitted.query(),
+            headers: &parts.headers,
+            client_ip: ledger.client.ip,
+        };
+        decide(&input, &view)
     };
-    Ok(match decide(&DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes }, &view) {
+    match decision {
         Decision::HttpsRedirect { location } => answer::redirect(StatusCode::PERMANENT_REDIRECT, &location, ledger),
         Decision::NoRoute => answer::refusal(Reason::NoRoute, ledger),
         Decision::BadPath => answer::refusal(Reason::BadPath, ledger),
@@ -88,17 +103,11 @@ pub async fn handle(
         }
         Decision::Forward(plan) => {
             ledger.routed(plan.index);
-            forward::Forward {
-                worker: &worker,
-                snapshot: &snapshot,
-                connection: &connection,
-                listener: spec,
-                plan: &plan,
-            }
-            .run(&mut parts, incoming, ledger)
-            .await
+            forward::Forward { worker, snapshot: &snapshot, connection, listener: spec, plan: &plan }
+                .run(parts, incoming, ledger)
+                .await
         }
-    })
+    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,8 @@ mod peek;
 mod stream;
 
 use std::os::fd::RawFd;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
+use pin_project_lite::pin_project;
 
 pub use stream::EndpointStream;
 
@@ -128,41 +130,7 @@ where
     ) -> impl Future<Output = Result<(Response<Incoming>, Self), SendFailure<B>>> {
         // Handed over before the future begins, which then need not have room for it.
         let sending = self.0.sender.try_send_request(request);
-        Self::answered(Some(self), sending)
-    }
-
-    async fn answered(
-        mut connection: Option<Self>,
-        sending: impl Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
-    ) -> Result<(Response<Incoming>, Self), SendFailure<B>> {
-        let mut sending = std::pin::pin!(sending);
-        let mut nothing_arrived = false;
-        let answered = std::future::poll_fn(|context| {
-            let (ended, answer) = match connection.as_mut() {
-                Some(connection) => connection.poll_with(context, |context| sending.as_mut().poll(context)),
-                None => (true, sending.as_mut().poll(context)),
-            };
-            if ended {
-                nothing_arrived = connection.as_ref().is_some_and(Self::nothing_arrived);
-            }
-            if !ended || answer.is_ready() {
-                return answer;
-            }
-            // A request that an ended driver never took comes back only when the driver is dropped.
-            connection = None;
-            sending.as_mut().poll(context)
-        })
-        .await;
-        let failed = |mut failure: TrySendError<Request<B>>| {
-            let unsent = failure.take_message();
-            let error = failure.into_error();
-            // A reset can overtake a confirmation: only an end in good order proves anything.
-            let undelivered = nothing_arrived && error.is_incomplete_message();
-            SendFailure { error: Some(error), unsent, undelivered }
-        };
-        let response = answered.map_err(failed)?;
-        let connection = connection.ok_or(SendFailure { unsent: None, error: None, undelivered: false })?;
-        Ok((response, connection))
+        Exchange { connection: Some(self), sending, nothing_arrived: false }
     }
 
     /// Takes the connection apart after a 101: the bare stream and what was read beyond the head.
@@ -170,6 +138,57 @@ where
         std::future::poll_fn(|context| self.poll_driver(context)).await;
         let parts = self.0.driver.into_parts();
         (parts.io.into_inner(), parts.read_buf)
+    }
+}
+
+pin_project! {
+    /// A request on its way. By hand: an `async fn` would hold what hyper waits with twice.
+    struct Exchange<B, S>
+    where
+        B: Body<Data = Bytes>,
+        B: 'static,
+        B::Error: Into<BoxError>,
+    {
+        connection: Option<Connection<B>>,
+        #[pin]
+        sending: S,
+        nothing_arrived: bool,
+    }
+}
+
+impl<B, S> Future for Exchange<B, S>
+where
+    B: Body<Data = Bytes> + Unpin + 'static,
+    B::Error: Into<BoxError>,
+    S: Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
+{
+    type Output = Result<(Response<Incoming>, Connection<B>), SendFailure<B>>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        let (ended, mut answer) = match this.connection.as_mut() {
+            Some(connection) => connection.poll_with(context, |context| this.sending.as_mut().poll(context)),
+            None => (true, this.sending.as_mut().poll(context)),
+        };
+        if ended {
+            *this.nothing_arrived = this.connection.as_ref().is_some_and(Connection::nothing_arrived);
+            if answer.is_pending() {
+                // A request that an ended driver never took comes back only when the driver is dropped.
+                *this.connection = None;
+                answer = this.sending.poll(context);
+            }
+        }
+        Poll::Ready(match (ready!(answer), this.connection.take()) {
+            (Ok(response), Some(connection)) => Ok((response, connection)),
+            (Ok(_), None) => Err(SendFailure { unsent: None, error: None, undelivered: false }),
+            (Err(mut failure), _) => {
+                let unsent = failure.take_message();
+                let error = failure.into_error();
+                // A reset can overtake a confirmation: only an end in good order proves anything.
+                let undelivered = *this.nothing_arrived && error.is_incomplete_message();
+                Err(SendFailure { error: Some(error), unsent, undelivered })
+            }
+        })
     }
 }
 
