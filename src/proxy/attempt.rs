@@ -25,7 +25,6 @@ use crate::upstream::retry::Progress;
 const RESPONSE_HEAD: usize = 64 * 1024;
 
 /// What one attempt ended in.
-#[expect(clippy::large_enum_variant, reason = "the large one is nearly always the one")]
 pub(super) enum Outcome {
     /// The response's head came.
     Response {

@@ -123,6 +123,6 @@ mod tests {
     #[test]
     fn a_requests_future_stays_small() {
         let size = size(handle);
-        assert!(size <= 3200, "{size} bytes");
+        assert!(size <= 2400, "{size} bytes");
     }
 }

@@ -14,7 +14,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::base::flat::Flat;
+use crate::base::flat::as_one;
 
 /// A client's socket.
 pub(super) enum Socket {
@@ -132,8 +132,8 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(flat) = Flat::of(bufs) {
-            return self.poll_write(context, &flat);
+        if let Some(written) = as_one(bufs, |flat| self.as_mut().poll_write(context, flat)) {
+            return written;
         }
         match self.polled() {
             Ok(stream) => Pin::new(stream).poll_write_vectored(context, bufs),

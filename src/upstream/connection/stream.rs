@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
-use crate::base::flat::Flat;
+use crate::base::flat::as_one;
 
 /// A stream to an endpoint.
 pub enum EndpointStream {
@@ -65,12 +65,12 @@ impl AsyncWrite for EndpointStream {
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(flat) = Flat::of(bufs) {
-            return self.poll_write(cx, &flat);
+        if let Some(written) = as_one(bufs, |flat| self.as_mut().poll_write(cx, flat)) {
+            return written;
         }
         each!(self, stream => Pin::new(stream).poll_write_vectored(cx, bufs))
     }
