@@ -31,7 +31,9 @@
 //! # What never happens
 //!
 //! - [`decide::decide`] and [`upstream::balance`] do no I/O and read no clock: `headgate explain` calls the same two.
-//! - No request waits for a lock that another worker can hold.
+//! - No request waits for a lock that another worker can hold, and none has a task of its own: a client's connection is
+//!   one task, which polls its requests, their streams and the endpoints' connections that they hold.
+//! - No client's idle HTTP/1.1 connection holds a protocol engine or a buffer: what waits is a socket.
 //! - Nothing a peer or a file sends can panic the process.
 
 pub mod admin;

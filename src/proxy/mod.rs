@@ -1,6 +1,6 @@
 //! Floor 6: one request, from its head to its answer.
 //!
-//! [`handle`] is the conductor: admit → decide → cache → { pick → attempt } → answer. The stages are functions that
+//! `answer_to` is the conductor: admit → decide → cache → { pick → attempt } → answer. The stages are functions that
 //! take what they need and return a value; every branch stands in the conductor.
 
 mod admit;
@@ -53,6 +53,7 @@ pub fn handle(
     async move { Ok(answer_to(&worker, &connection, &mut parts, incoming).await) }
 }
 
+/// The conductor.
 async fn answer_to(
     worker: &Rc<WorkerContext>,
     connection: &Rc<ConnectionInfo>,
