@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
+use headgate::base::clock;
 
 use crate::scenario::{Protocol, Scenario};
 
@@ -46,8 +47,10 @@ impl Origin {
 fn serve(mut stream: TcpStream, requests: &AtomicU64) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let answer = format!(
-        "HTTP/1.1 200 OK\r\ndate: Wed, 25 Nov 2026 20:45:00 GMT\r\ncontent-type: text/css\r\n\
+        "HTTP/1.1 200 OK\r\ndate: {}\r\ncontent-type: text/css\r\n\
          cache-control: public, max-age=3600\r\netag: \"5f3c-1\"\r\ncontent-length: {BODY_BYTES}\r\n\r\n{}",
+        // Of now: what is an hour old is not served from a cache.
+        httpdate::fmt_http_date(clock::wall()),
         "x".repeat(BODY_BYTES)
     );
     let mut head = Vec::new();
