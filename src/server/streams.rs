@@ -7,6 +7,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -65,11 +66,34 @@ where
 async fn supervise(stream: impl Future<Output = ()>, flow: Rc<Flow>, send: Duration, mut timer: Timer) {
     let mut stream = pin!(stream);
     poll_fn(|context| {
-        if stream.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
+        // A fault of ours ends the one stream, as it would end a task, and not the connection with all its others.
+        match catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll(context))) {
+            Ok(Poll::Pending) => {}
+            Ok(Poll::Ready(())) | Err(_) => return Poll::Ready(()),
         }
         let deadline = || flow.waiting_since().map(|since| (since + send, ()));
         poll_timer(&mut timer, deadline, context).map(|()| flow.give_up())
     })
     .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_fault_in_one_stream_ends_that_stream_alone() {
+        let timers = Rc::new(Timers::default());
+        let streams = Streams::new(Duration::from_secs(5), &timers);
+        let answered = Rc::new(Cell::new(false));
+        let other = answered.clone();
+        hyper::rt::Executor::execute(&streams, async { panic!("a fault") });
+        hyper::rt::Executor::execute(&streams, async move { other.set(true) });
+        poll_fn(|context| {
+            streams.poll(context);
+            Poll::Ready(())
+        })
+        .await;
+        assert!(answered.get() && streams.running.borrow().is_empty());
+    }
 }
