@@ -48,7 +48,8 @@ struct Http1<'a>(http1::Connection<TokioIo<ClientStream>, Requests>, &'a Watch);
 impl Engine for Http1<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         match ready!(self.0.poll_without_shutdown(context)) {
-            // hyper is done when the last byte lies in its buffer; it has tried to send it, and will by the next poll.
+            // Where a request's body was left unread, hyper is done when the answer lies in its buffer. It has tried to send
+            // it, and will by the next poll.
             Ok(()) if self.1.is_blocked() => Poll::Pending,
             ended => Poll::Ready(ended),
         }

@@ -237,16 +237,19 @@ fn trailers_pass_both_ways_without_what_they_may_not_carry() {
     assert_eq!(origin.connections(), 1, "the endpoint's connection is kept behind trailers");
 }
 
-/// hyper says that it is done when a response's last bytes lie in its buffer. They were thrown away with the buffer
-/// where the client was slow to take them.
+/// Where a request's body is left unread, hyper says that it is done when the answer lies in its buffer. It was thrown
+/// away with the buffer where the client was slow to take it.
 #[test]
-fn the_end_of_a_closing_response_reaches_a_client_that_is_slow_to_take_it() {
-    const LENGTH: usize = 6 << 20;
-    let origin = Origin::scripted(|_, _| ok(&"x".repeat(LENGTH)));
-    let proxy = Proxy::to(&[origin.address]);
+fn an_answer_to_an_unread_body_reaches_a_client_that_is_slow_to_take_it() {
+    const LENGTH: usize = 1 << 20;
+    let config = format!(
+        "[listeners.http]\naddress = \"127.0.0.1:0\"\n\
+         [routes.all]\nmatch.path = \"/*\"\nrespond = {{ status = 200, body = \"{}\" }}\n",
+        "x".repeat(LENGTH)
+    );
+    let proxy = Proxy::start(&config);
     let mut client = Client::slow(proxy.address());
-    client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nand no more");
     let answer = client.receive().expect("all of it");
     assert_eq!((answer.status, answer.body.len()), (200, LENGTH));
-    assert!(client.rest().is_empty());
 }
