@@ -5,8 +5,13 @@
 use std::cell::Cell;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 
 use crate::base::clock;
 use crate::base::reason::Reason;
@@ -19,10 +24,6 @@ use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::IdleConnections;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::registry::SlotId;
-use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use std::sync::Arc;
 
 /// A body that broke off, and why.
 #[derive(Debug, thiserror::Error)]

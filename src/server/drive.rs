@@ -6,7 +6,7 @@ use std::task::{Context, Poll, ready};
 use crate::base::timer::Timer;
 use crate::proxy::ConnectionInfo;
 use crate::server::phase::{Phase, Phases};
-use crate::server::watch::{Expired, Watch, poll_timer};
+use crate::server::watch::{Expired, Watch};
 
 /// How a driven connection ended.
 pub(super) enum End {
@@ -56,7 +56,8 @@ pub(super) async fn drive(
             watch.requests(info.running.get());
         }
         loop {
-            let why = ready!(poll_timer(timer, || watch.deadline(), context));
+            let Some((at, why)) = watch.deadline() else { return Poll::Pending };
+            ready!(timer.poll(at, context));
             if why != Expired::KeepAlive || !watch.take_leave() {
                 return Poll::Ready(End::Expired(why));
             }

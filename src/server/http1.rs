@@ -21,7 +21,7 @@ use crate::server::connection::{Accepted, Requests};
 use crate::server::drive::{End, Engine, drive};
 use crate::server::phase::Phase;
 use crate::server::stream::ClientStream;
-use crate::server::watch::{Expired, Watch, poll_timer};
+use crate::server::watch::{Expired, Watch};
 
 /// How long a connection's end may take.
 const LINGER: Duration = Duration::from_secs(1);
@@ -36,6 +36,7 @@ pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: R
     // Boxed, so that a parked connection keeps no room for a busy one.
     while let Some(idle) = Box::pin(busy(accepted, stream, &info, &watch, &mut timer)).await {
         stream = idle;
+        // Of its requests it keeps nothing.
         info.authority.take();
         if !stream.has_ahead() && !park(accepted, &mut stream, &watch, &mut timer).await {
             return end(stream, false).await;
@@ -125,8 +126,7 @@ async fn park(accepted: &Accepted, stream: &mut ClientStream, watch: &Watch, tim
             // The kernel may hold a request that the runtime has not told of yet.
             return Poll::Ready(stream.has_arrived());
         }
-        ready!(poll_timer(timer, || Some((watch.keep_alive_ends(), ())), context));
-        Poll::Ready(false)
+        timer.poll(watch.keep_alive_ends(), context).map(|()| false)
     })
     .await
 }

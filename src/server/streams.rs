@@ -1,9 +1,9 @@
 //! The streams of an HTTP/2 connection: one whose client takes nothing is reset, and no other suffers.
 //!
-//! They are polled by the connection's own driver, and not each a task: their answers leave in the same turn.
-//!
 //! The connection's own timer cannot see it: a stream without window blocks no socket. Closing the whole connection
 //! instead was refused, because one paused download must not cost a browser its other requests.
+//!
+//! They are polled by the connection's own driver, and not each a task: their answers leave in the same turn.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -18,7 +18,6 @@ use futures_util::stream::FuturesUnordered;
 
 use crate::base::timer::{Timer, Timers};
 use crate::proxy::Flow;
-use crate::server::watch::poll_timer;
 
 type Stream = Pin<Box<dyn Future<Output = ()>>>;
 
@@ -71,8 +70,8 @@ async fn supervise(stream: impl Future<Output = ()>, flow: Rc<Flow>, send: Durat
             Ok(Poll::Pending) => {}
             Ok(Poll::Ready(())) | Err(_) => return Poll::Ready(()),
         }
-        let deadline = || flow.waiting_since().map(|since| (since + send, ()));
-        poll_timer(&mut timer, deadline, context).map(|()| flow.give_up())
+        let Some(since) = flow.waiting_since() else { return Poll::Pending };
+        timer.poll(since + send, context).map(|()| flow.give_up())
     })
     .await;
 }

@@ -3,12 +3,10 @@
 //! One timer per connection, armed anew only when its deadline comes nearer, so a request costs no timer of its own.
 
 use std::cell::Cell;
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use crate::base::clock;
 use crate::base::reason::Reason;
-use crate::base::timer::Timer;
 use crate::config::model::ListenerTimeouts;
 
 /// How long a client has to take its leave after a GOAWAY.
@@ -149,16 +147,6 @@ impl Watch {
     pub(super) fn keep_alive_ends(&self) -> Instant {
         self.idle_since.get() + self.timeouts.keep_alive
     }
-}
-
-/// Ready when the deadline has passed, if there is one.
-pub(super) fn poll_timer<T>(
-    timer: &mut Timer,
-    deadline: impl Fn() -> Option<(Instant, T)>,
-    context: &mut Context<'_>,
-) -> Poll<T> {
-    let Some((at, why)) = deadline() else { return Poll::Pending };
-    timer.poll(at, context).map(|()| why)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::http1::Head;
@@ -90,6 +90,14 @@ impl Site {
 
 /// Serves until it is ended.
 pub async fn serve(listen: SocketAddr) -> Result<()> {
+    serve_each(listen, async |stream, site| serve_connection(stream, &site).await).await
+}
+
+/// Accepts until it is ended, and serves each connection as `serve` does.
+pub async fn serve_each<S>(listen: SocketAddr, serve: S) -> Result<()>
+where
+    S: AsyncFn(TcpStream, Rc<Site>) -> Result<()> + Clone + 'static,
+{
     let listener = bind(listen)?;
     let site = Rc::new(Site::new());
     LocalSet::new()
@@ -97,16 +105,16 @@ pub async fn serve(listen: SocketAddr) -> Result<()> {
             loop {
                 let (stream, _) = listener.accept().await.context("cannot accept")?;
                 stream.set_nodelay(true)?;
-                let site = Rc::clone(&site);
+                let (serve, site) = (serve.clone(), Rc::clone(&site));
                 // An error ends one connection; what it means shows at the client.
-                spawn_local(async move { serve_connection(stream, &site).await });
+                spawn_local(async move { serve(stream, site).await });
             }
         })
         .await
 }
 
 /// A socket that takes a burst of 10,000 new connections.
-pub fn bind(listen: SocketAddr) -> Result<TcpListener> {
+fn bind(listen: SocketAddr) -> Result<TcpListener> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;
     socket.bind(listen).with_context(|| format!("cannot listen on {listen}"))?;

@@ -4,36 +4,23 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::rc::Rc;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use rustls::ServerConfig;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::net::TcpStream;
-use tokio::task::{LocalSet, spawn_local};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::origin::{Site, bind, serve_connection};
+use crate::origin::{Site, serve_connection, serve_each};
 
 /// Serves HTTPS until it is ended, with the certificate in `directory`.
 pub async fn serve(listen: SocketAddr, directory: &Path) -> Result<()> {
     let acceptor = TlsAcceptor::from(Arc::new(tls_config(directory)?));
-    let listener = bind(listen)?;
-    let site = Rc::new(Site::new());
-    LocalSet::new()
-        .run_until(async {
-            loop {
-                let (stream, _) = listener.accept().await.context("cannot accept")?;
-                stream.set_nodelay(true)?;
-                let (acceptor, site) = (acceptor.clone(), Rc::clone(&site));
-                spawn_local(async move { serve_stream(stream, &acceptor, &site).await });
-            }
-        })
-        .await
+    serve_each(listen, async move |stream, site| serve_stream(stream, &acceptor, &site).await).await
 }
 
 async fn serve_stream(stream: TcpStream, acceptor: &TlsAcceptor, site: &Site) -> Result<()> {
