@@ -1,4 +1,4 @@
-//! Sends a request on: cache, then pick and attempt until one answers or none is left to try.
+//! Sends a request on: the cache, its body, the endpoint's answer.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -6,29 +6,20 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
-use smallvec::SmallVec;
 
-use crate::base::clock;
-use crate::base::id::{EndpointIndex, PoolIndex};
-use crate::base::reason::{Blame, Reason};
+use crate::base::reason::Reason;
 use crate::config::model::Listener;
 use crate::decide;
 use crate::proxy::admit::{self, BodyLength};
 use crate::proxy::answer;
-use crate::proxy::attempt::{Outcome, Terms, attempt};
-use crate::proxy::body::{BodyMeter, ClientBody, EndpointBody, Home, IdleTimer, Lease, RequestBody, ResponseBody};
+use crate::proxy::body::{BodyMeter, ClientBody, EndpointBody, IdleTimer, RequestBody, ResponseBody};
 use crate::proxy::cached::{Cached, Found};
 use crate::proxy::client::ConnectionInfo;
+use crate::proxy::fetch::Fetched;
 use crate::proxy::headers::{self, Forwarded};
 use crate::proxy::ledger::Ledger;
 use crate::proxy::upgrade::{self, Tunnel};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
-use crate::upstream::balance::{self, NoPick, PickRequest};
-use crate::upstream::connection::Connection;
-use crate::upstream::connection::idle::Reuse;
-use crate::upstream::endpoint::Standing;
-use crate::upstream::pool::Endpoint;
-use crate::upstream::retry::{BodyState, Progress, may_retry};
 
 /// Bodies of a known length up to this are held from the start, so that they can be sent again.
 const HELD_BODY: u64 = 64 * 1024;
@@ -40,16 +31,6 @@ pub(super) struct Forward<'a> {
     pub connection: &'a Rc<ConnectionInfo>,
     pub listener: &'a Listener,
     pub plan: &'a decide::Forward<'a>,
-}
-
-/// A response's head, and the connection that its body comes on.
-struct Fetched {
-    response: Response<Incoming>,
-    connection: Connection<RequestBody>,
-    home: Home,
-    lease: Lease,
-    idle: IdleTimer,
-    end: Instant,
 }
 
 impl Forward<'_> {
@@ -127,12 +108,12 @@ impl Forward<'_> {
         Ok(RequestBody::Stream(Box::new(body)))
     }
 
-    fn idle_timer(&self, limit: Duration) -> IdleTimer {
+    pub(super) fn idle_timer(&self, limit: Duration) -> IdleTimer {
         IdleTimer::new(limit, &self.worker.timers)
     }
 
     /// When the request's total time ends.
-    fn end(&self, ledger: &Ledger) -> Instant {
+    pub(super) fn end(&self, ledger: &Ledger) -> Instant {
         ledger.started + self.plan.route.timeouts.total
     }
 
@@ -172,146 +153,6 @@ impl Forward<'_> {
         *request.headers_mut() = std::mem::take(&mut parts.headers);
         headers::for_endpoint(request.headers_mut(), &forwarded, &self.plan.route.request_headers);
         Ok(request)
-    }
-
-    /// Picks and attempts until an endpoint answers.
-    async fn fetch(&self, next: &mut Option<Request<RequestBody>>, ledger: &mut Ledger) -> Result<Fetched, Reason> {
-        let end = self.end(ledger);
-        let mut tried: SmallVec<[EndpointIndex; 4]> = SmallVec::new();
-        let mut used = self.plan.pool;
-        let mut last = None;
-        for number in 0..self.plan.max_attempts.max(1) {
-            let (pool_index, index, lease) = match self.pick(&mut tried, &mut used, ledger) {
-                Ok(picked) => picked,
-                Err(reason) => return Err(last.unwrap_or(reason)),
-            };
-            let pool = self.snapshot.pool(pool_index);
-            let Some(endpoint) = pool.endpoint(index) else { return Err(Reason::Internal) };
-            (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), number);
-            // What was not sent comes back by itself. What was sent and never came there does not, whatever its method.
-            let spare = next.as_ref().and_then(copy_of);
-            let idempotent = spare.as_ref().is_some_and(|spare| spare.method().is_idempotent());
-            let reuse = if idempotent { Reuse::Trust } else { Reuse::Peek };
-            let name = &*pool.spec.name;
-            // A request without a body has only just begun.
-            let began = if number == 0 && ledger.body.is_none() { ledger.started } else { clock::now() };
-            let terms = Terms { reuse, meter: ledger.body.as_deref(), began, end };
-            match attempt(self.worker, pool, endpoint, next, terms).await {
-                Outcome::Response { response, connection, connect, first_byte } => {
-                    endpoint.state.trust();
-                    (ledger.connect, ledger.first_byte) = (connect, Some(first_byte));
-                    let status = Some(response.status().as_u16());
-                    ledger.endpoint_status = status;
-                    self.worker.metrics.attempt(name, &endpoint.name, status, None, connect);
-                    let home = Home {
-                        idle: self.worker.idle.clone(),
-                        slot: endpoint.slot,
-                        keep_alive: pool.spec.timeouts.keep_alive,
-                        most: pool.spec.max_idle,
-                    };
-                    let idle = self.idle_timer(pool.spec.timeouts.body);
-                    return Ok(Fetched { response, connection, home, lease, idle, end });
-                }
-                Outcome::Failure { error, progress } => {
-                    let reason = error.reason;
-                    if error.blame() != Blame::Client {
-                        self.worker.metrics.attempt(name, &endpoint.name, None, Some(reason), None);
-                    }
-                    self.doubt(endpoint, &error, progress);
-                    last = Some(reason);
-                    *next = next.take().or(spare);
-                    let state = if next.is_some() { BodyState::Replayable } else { BodyState::Consumed };
-                    let may = error.blame() != Blame::Client
-                        && !matches!(reason, Reason::TotalTimeout | Reason::OutOfResources)
-                        && next.as_ref().is_some_and(|next| may_retry(next.method(), progress, state));
-                    if !may {
-                        return Err(reason);
-                    }
-                    tried.push(index);
-                    self.worker.metrics.retry(name, reason);
-                }
-            }
-        }
-        Err(last.unwrap_or(Reason::Internal))
-    }
-
-    /// The endpoint's own failures raise doubt; a reused connection that had gone stale says nothing of it.
-    fn doubt(&self, endpoint: &Endpoint, error: &crate::proxy::error::ProxyError, progress: Progress) {
-        let connect = matches!(
-            error.reason,
-            Reason::ConnectRefused | Reason::ConnectTimeout | Reason::ConnectFailed | Reason::EndpointTls
-        );
-        if connect {
-            endpoint.state.suspect(clock::now(), &error.to_string());
-            self.worker.idle.discard(endpoint.slot);
-        } else if error.blame() == Blame::Endpoint && progress == Progress::Sent {
-            // The others of its connections have likely gone the same way.
-            self.worker.idle.discard(endpoint.slot);
-        }
-    }
-
-    /// Picks an endpoint and takes the right to use it.
-    fn pick(
-        &self,
-        tried: &mut SmallVec<[EndpointIndex; 4]>,
-        used: &mut PoolIndex,
-        ledger: &Ledger,
-    ) -> Result<(PoolIndex, EndpointIndex, Lease), Reason> {
-        loop {
-            let overflow = self.plan.overflow.filter(|_| *used == self.plan.pool);
-            match (self.pick_from(*used, tried, ledger), overflow) {
-                // The other side comes before the last resort of this one.
-                (Ok(index), Some(other)) if self.is_suspect(*used, index) && self.is_sure(other, ledger) => {
-                    *used = other;
-                    tried.clear();
-                }
-                (Ok(index), _) => {
-                    let endpoint = self.snapshot.pool(*used).endpoint(index).ok_or(Reason::Internal)?;
-                    // Where another worker was quicker, the next look sees it.
-                    if let Some(lease) = Lease::take(&endpoint.state, self.max_requests(*used)) {
-                        return Ok((*used, index, lease));
-                    }
-                }
-                (Err(NoPick::AllDown | NoPick::AllTried), Some(other)) => {
-                    *used = other;
-                    tried.clear();
-                }
-                // Once more round those that have been tried: there is no other left.
-                (Err(NoPick::AllTried), None) if !tried.is_empty() => tried.clear(),
-                (Err(NoPick::Full), _) => return Err(Reason::PoolFull),
-                (Err(NoPick::AllDown | NoPick::AllTried), None) => return Err(Reason::AllDown),
-            }
-        }
-    }
-
-    fn pick_from(&self, pool: PoolIndex, tried: &[EndpointIndex], ledger: &Ledger) -> Result<EndpointIndex, NoPick> {
-        let max_requests = self.max_requests(pool);
-        let pool = self.snapshot.pool(pool);
-        let request = PickRequest {
-            balance: &pool.spec.balance,
-            tried,
-            max_requests,
-            key: balance::client_key(ledger.client.ip),
-            now: if tried.is_empty() { ledger.started } else { clock::now() },
-            seed: self.worker.seed(&pool.spec.balance),
-        };
-        balance::pick(pool, &request)
-    }
-
-    /// Reads that overflow leave at least half of the write side to the writes.
-    fn max_requests(&self, pool: PoolIndex) -> Option<u32> {
-        let full = self.snapshot.pool(pool).spec.max_requests.map(std::num::NonZeroU32::get);
-        if pool == self.plan.pool { full } else { full.map(|full| full / 2) }
-    }
-
-    fn is_suspect(&self, pool: PoolIndex, index: EndpointIndex) -> bool {
-        let endpoint = self.snapshot.pool(pool).endpoint(index);
-        endpoint.is_some_and(|endpoint| endpoint.state.standing(clock::recent()) == Standing::Suspect)
-    }
-
-    /// Has this pool an endpoint that is free and no last resort?
-    fn is_sure(&self, pool: PoolIndex, ledger: &Ledger) -> bool {
-        self.pick_from(pool, &[], ledger).is_ok_and(|index| !self.is_suspect(pool, index))
     }
 
     /// After the endpoint's 101: gives the client its 101 and leaves the tunnel to the connection's driver.
@@ -375,18 +216,4 @@ impl Forward<'_> {
         let scheme = self.connection.scheme();
         decide::cache_key(self.plan.route, scheme, admitted.authority(), admitted.path(), admitted.query())
     }
-}
-
-/// The same request once more; none where its body goes by only once.
-fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let body = match request.body() {
-        RequestBody::Empty => RequestBody::Empty,
-        RequestBody::Held(bytes) => RequestBody::Held(bytes.clone()),
-        RequestBody::Stream(_) => return None,
-    };
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
 }

@@ -10,10 +10,12 @@ mod body;
 mod cached;
 mod client;
 mod error;
+mod fetch;
 mod flow;
 mod forward;
 mod headers;
 mod ledger;
+mod pick;
 mod upgrade;
 mod worker;
 

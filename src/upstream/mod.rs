@@ -7,6 +7,7 @@ pub mod balance;
 pub mod connection;
 pub mod endpoint;
 pub mod health;
+pub mod lesson;
 pub mod pool;
 pub mod registry;
 pub mod retry;
