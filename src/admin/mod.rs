@@ -18,6 +18,7 @@ pub use serve::{Door, serve};
 use crate::base::clock;
 use crate::control::Handle;
 use crate::control::explain::{Question, explain};
+use crate::control::order::{Order, Refusal};
 use crate::control::receipts::{Cause, Receipt};
 use crate::control::status::{PoolStatus, Status, pool, pools, status, stuck_worker};
 use crate::telemetry::exposition::CONTENT_TYPE;
@@ -44,6 +45,7 @@ pub fn admin_router(handle: Handle, tcp: bool) -> Router {
         .route("/v1/reloads", get(reloads))
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain_request))
+        .route("/v1/orders", post(order))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here: see /v1/status"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "another method is needed here"))
         .layer(DefaultBodyLimit::max(LARGEST_QUESTION))
@@ -92,6 +94,19 @@ async fn reload(State(handle): State<Handle>) -> Response {
     match handle.reload(Cause::Admin).await {
         Ok(receipt) if receipt.ok => Json(receipt).into_response(),
         Ok(receipt) => (StatusCode::UNPROCESSABLE_ENTITY, Json(receipt)).into_response(),
+        Err(gone) => problem(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+async fn order(State(handle): State<Handle>, order: Result<Json<Order>, JsonRejection>) -> Response {
+    let order = match order {
+        Ok(Json(order)) => order,
+        Err(fault) => return problem(fault.status(), &fault.body_text()),
+    };
+    match handle.order(order).await {
+        Ok(Ok(followed)) => Json(followed).into_response(),
+        Ok(Err(refusal @ Refusal::NotThere(_))) => problem(StatusCode::NOT_FOUND, &refusal.to_string()),
+        Ok(Err(refusal)) => problem(StatusCode::BAD_REQUEST, &refusal.to_string()),
         Err(gone) => problem(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
     }
 }

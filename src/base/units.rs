@@ -13,6 +13,11 @@ impl Weight {
     /// The weight of an endpoint that names none.
     pub const ONE: Self = Self(NonZeroU16::MIN);
 
+    /// None for 0.
+    pub fn new(weight: u16) -> Option<Self> {
+        NonZeroU16::new(weight).map(Self)
+    }
+
     /// The number itself.
     pub fn value(self) -> u32 {
         u32::from(self.0.get())

@@ -7,6 +7,7 @@ mod running;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::str::FromStr;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -16,6 +17,7 @@ use crate::base::address::Address;
 use crate::cli::running::Target;
 use crate::config::load;
 use crate::control::explain::Question;
+use crate::control::order::What;
 use crate::snapshot::{Carried, Snapshot};
 use crate::telemetry::logging;
 use crate::tls::dev_certificate::write_dev_certificate;
@@ -32,6 +34,36 @@ struct ConfigFile {
     /// The config file.
     #[arg(long, env = "HEADGATE_CONFIG", default_value = "headgate.toml")]
     config: PathBuf,
+}
+
+/// An endpoint of a pool, as it is written on the command line.
+#[derive(Clone, Debug)]
+struct Place {
+    pool: String,
+    endpoint: String,
+}
+
+impl FromStr for Place {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (pool, endpoint) = text.split_once('/').ok_or("say POOL/ENDPOINT, as in `app/127.0.0.1:7001`")?;
+        Ok(Self { pool: pool.to_owned(), endpoint: endpoint.to_owned() })
+    }
+}
+
+/// A weight; none is the config's.
+#[derive(Clone, Copy, Debug)]
+struct OrderedWeight(Option<u16>);
+
+fn weight(text: &str) -> Result<OrderedWeight, String> {
+    match text {
+        "config" => Ok(OrderedWeight(None)),
+        text => match text.parse() {
+            Ok(weight @ 1..) => Ok(OrderedWeight(Some(weight))),
+            _ => Err("a weight is 1 to 65535, or `config`".to_owned()),
+        },
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -94,6 +126,30 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Give an endpoint no new requests; those that run finish. Holds over reloads, until `undrain` or a restart.
+    Drain {
+        /// POOL/ENDPOINT, as status shows them: `app/127.0.0.1:7001`.
+        endpoint: Place,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Give a drained endpoint requests again.
+    Undrain {
+        /// POOL/ENDPOINT.
+        endpoint: Place,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Give an endpoint another weight. Holds over reloads, until it is set to `config` or a restart.
+    SetWeight {
+        /// POOL/ENDPOINT.
+        endpoint: Place,
+        /// 1 to 65535, or `config` for what the config says.
+        #[arg(value_parser = weight)]
+        weight: OrderedWeight,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Make a certificate for localhost, and the CA that signs it.
     DevCert {
         /// Where to.
@@ -141,6 +197,11 @@ fn execute(command: Command) -> anyhow::Result<u8> {
                 false => print::explanation(&answer),
             }
             Ok(0)
+        }
+        Command::Drain { endpoint, target } => running::order(target, endpoint, What::Drain),
+        Command::Undrain { endpoint, target } => running::order(target, endpoint, What::Undrain),
+        Command::SetWeight { endpoint, weight, target } => {
+            running::order(target, endpoint, What::SetWeight { weight: weight.0 })
         }
         Command::DevCert { dir } => {
             let made = write_dev_certificate(&dir)?;

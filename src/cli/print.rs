@@ -94,8 +94,26 @@ fn endpoint_line(endpoint: &Value, now: &Value) -> String {
         endpoint["share"].as_f64().unwrap_or_default(),
         endpoint["weight"],
         if endpoint["backup"] == true { "backup  " } else { "" },
-        word(&endpoint["evidence"]["detail"])
+        match endpoint["drain"]["by"].as_str() {
+            Some(by) => format!("drained by {by}"),
+            None => word(&endpoint["evidence"]["detail"]),
+        }
     )
+}
+
+pub(super) fn followed(followed: &Value) {
+    let draining = match followed["draining"].as_str() {
+        Some(by) => format!("drained by {by}, {} still in flight", followed["in_flight"]),
+        None => "taking requests".to_owned(),
+    };
+    let weight = match followed["weight"] == followed["configured_weight"] {
+        true => followed["weight"].to_string(),
+        false => format!("{} (the config says {})", followed["weight"], followed["configured_weight"]),
+    };
+    line(&format!("{}/{}: {draining}, weight {weight}", word(&followed["pool"]), word(&followed["endpoint"])));
+    for warning in list(&followed["warnings"]) {
+        line(&format!("  warning: {}", word(warning)));
+    }
 }
 
 pub(super) fn explanation(answer: &Value) {

@@ -8,9 +8,10 @@ use serde_json::{Value, json};
 
 use crate::base::address::Address;
 use crate::base::clock;
-use crate::cli::{client, print};
+use crate::cli::{Place, client, print};
 use crate::config::load;
 use crate::control::explain::{Question, explain};
+use crate::control::order::{Order, What};
 use crate::snapshot::{Carried, Snapshot};
 use crate::upstream::endpoint::Verdict;
 
@@ -59,6 +60,14 @@ pub(super) fn status(target: Target, json: bool) -> anyhow::Result<u8> {
         true => print::json(&status),
         false => print::status(&status),
     }
+    Ok(0)
+}
+
+/// Orders something of an endpoint.
+pub(super) fn order(target: Target, place: Place, what: What) -> anyhow::Result<u8> {
+    let order = serde_json::to_value(Order { pool: place.pool, endpoint: place.endpoint, what })?;
+    let followed = client::call(&target.address()?, "POST", "/v1/orders", Some(&order), TIME_LIMIT)?.expect_ok()?;
+    print::followed(&followed);
     Ok(0)
 }
 

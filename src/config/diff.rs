@@ -170,6 +170,8 @@ fn endpoints(old: &Pool, new: &Pool) -> Vec<String> {
                 details.extend(weight.then(from_to));
                 let now = if other.backup { "now a backup" } else { "no longer a backup" };
                 details.extend(backup.then(|| format!("endpoint {address} {now}")));
+                let now = if other.drain { "drained" } else { "no longer drained" };
+                details.extend((other.drain != endpoint.drain).then(|| format!("endpoint {address} {now}")));
             }
         }
     }

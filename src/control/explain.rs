@@ -259,7 +259,7 @@ fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAd
         address: endpoint.name.to_string(),
         backup: endpoint.spec.backup,
         verdict: endpoint.state.verdict(),
-        standing: endpoint.state.standing(now),
+        standing: endpoint.standing(now),
         share: picks as f64 * 100.0 / PICKS as f64,
     });
     PoolView { name: pool.spec.name.to_string(), overflow, endpoints: endpoints.collect(), no_pick }

@@ -20,7 +20,7 @@ pub fn install(plane: &Arc<Plane>) {
         for pool in &snapshot.pools {
             for endpoint in &pool.endpoints {
                 let labels = [&*pool.spec.name, &*endpoint.name];
-                let is_up = !matches!(endpoint.state.verdict(), Verdict::Down | Verdict::Draining);
+                let is_up = endpoint.state.verdict() != Verdict::Down;
                 sink.set(&names::ENDPOINT_UP, &labels, f64::from(u8::from(is_up)));
                 sink.set(&names::ENDPOINT_IN_FLIGHT, &labels, f64::from(endpoint.state.in_flight()));
             }

@@ -7,6 +7,7 @@ mod asked;
 mod drain;
 pub mod explain;
 pub mod gauges;
+pub mod order;
 mod probes;
 pub mod receipts;
 pub mod reload;
@@ -28,6 +29,7 @@ use crate::base::task;
 use crate::config::load::SourceFile;
 use crate::config::model::Name;
 use crate::control::asked::Reloads;
+use crate::control::order::{Followed, Order, Refusal};
 use crate::control::receipts::{Cause, Receipt, Receipts};
 use crate::control::reload::Reloader;
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
@@ -56,6 +58,7 @@ pub struct Setup {
 
 pub(crate) enum Command {
     Reload { cause: Cause, reply: oneshot::Sender<Receipt> },
+    Order { order: Order, reply: oneshot::Sender<Result<Followed, Refusal>> },
     FilesChanged,
     Drain,
     Drained(End),
@@ -111,6 +114,16 @@ impl Handle {
     /// The same for whoever does not wait for the receipt.
     pub fn ask_reload(&self, cause: Cause) {
         drop(self.commands.send(Command::Reload { cause, reply: oneshot::channel().0 }));
+    }
+
+    /// Has an endpoint drained, or its weight changed.
+    ///
+    /// # Errors
+    /// [`Gone`] where the process is on its way out; [`Refusal`] where there is no such endpoint.
+    pub async fn order(&self, order: Order) -> Result<Result<Followed, Refusal>, Gone> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(Command::Order { order, reply }).map_err(|_| Gone)?;
+        answer.await.map_err(|_| Gone)
     }
 
     /// Begins the end: not ready, then no new connections, then none at all.
@@ -170,6 +183,8 @@ async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver
             Some(Command::FilesChanged) => reloads.look(),
             Some(Command::Reload { cause, reply }) if is_draining => reloads.refuse(Some((cause, reply))),
             Some(Command::Reload { cause, reply }) => reloads.ask(cause, reply),
+            // Whoever has gone can read it in the status.
+            Some(Command::Order { order, reply }) => drop(reply.send(order::follow(&mut reloads.reloader, &order))),
             Some(Command::Drain) if is_draining => {}
             Some(Command::Drain) => {
                 is_draining = true;

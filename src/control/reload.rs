@@ -17,7 +17,7 @@ use crate::control::probes::Probes;
 use crate::control::receipts::{Cause, Receipt};
 use crate::control::watch::Watch;
 use crate::control::{Command, Setup};
-use crate::snapshot::plane::WorkerCommand;
+use crate::snapshot::plane::{Plane, WorkerCommand};
 use crate::snapshot::{BuildError, Snapshot};
 
 type SocketKey = (Name, SocketAddr);
@@ -56,6 +56,11 @@ impl Reloader {
         let mut watch = Watch::start(commands);
         watch.follow(&setup.path, &setup.files);
         Self { sockets: wanted(&snapshot.config), probes, watch, known: setup.files.clone(), setup }
+    }
+
+    /// Where the planes meet.
+    pub(super) fn plane(&self) -> Arc<Plane> {
+        self.setup.plane.clone()
     }
 
     /// The sockets that are open.
@@ -178,7 +183,7 @@ impl Reloader {
         self.hand_over(sockets, &snapshot);
         self.sockets = wanted(&loaded.config);
         self.probes.follow(&snapshot);
-        plane.carried.registry.sweep();
+        plane.carried.registry.sweep(&snapshot.pools);
         let before: HashMap<_, _> = old.config.pools.iter().map(|pool| (&pool.name, pool)).collect();
         let receipt = Receipt {
             cause,
@@ -203,6 +208,15 @@ impl Reloader {
             tracing::warn!("{warning}");
         }
         receipt
+    }
+
+    /// Publishes the same config anew, for what lives outside it: orders of operators.
+    pub(super) fn renew(&mut self) {
+        let plane = &self.setup.plane;
+        let snapshot = Arc::new(plane.snapshot.load().renewed(&plane.carried));
+        plane.snapshot.store(snapshot.clone());
+        self.probes.follow(&snapshot);
+        plane.carried.registry.sweep(&snapshot.pools);
     }
 
     /// The receipt of a config that was not applied.

@@ -14,6 +14,7 @@ use crate::snapshot::plane::Plane;
 use crate::telemetry::metrics::{Answered, Failures};
 use crate::tls::certificates::CertificateInfo;
 use crate::upstream::endpoint::{Evidence, Standing, Verdict};
+use crate::upstream::orders::Drain;
 use crate::upstream::pool::Pool;
 
 /// A worker without a tick for so long is stuck.
@@ -94,8 +95,13 @@ pub struct PoolStatus {
 pub struct EndpointStatus {
     /// Where it listens.
     pub address: Address,
-    /// Its share.
+    /// Its weight.
     pub weight: u32,
+    /// The config's weight, where an operator has ordered another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configured_weight: Option<u32>,
+    /// Since when and by whom it is drained, if it is.
+    pub drain: Option<Drain>,
     /// Used only while no other is usable.
     pub backup: bool,
     /// The control plane's word.
@@ -195,9 +201,12 @@ fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
         EndpointStatus {
             address: endpoint.spec.address.clone(),
             weight: endpoint.spec.weight.value(),
+            configured_weight: (endpoint.configured_weight != endpoint.spec.weight)
+                .then_some(endpoint.configured_weight.value()),
+            drain: endpoint.drain,
             backup: endpoint.spec.backup,
             verdict: endpoint.state.verdict(),
-            standing: endpoint.state.standing(now),
+            standing: endpoint.standing(now),
             since_unix_ms: endpoint.state.since_unix_ms(),
             in_flight: endpoint.state.in_flight(),
             requests: endpoint.state.requests(),

@@ -37,6 +37,7 @@ pub struct Snapshot {
 }
 
 /// A listener with its TLS made ready.
+#[derive(Clone)]
 pub struct Listener {
     /// Its settings.
     pub spec: Arc<model::Listener>,
@@ -144,6 +145,19 @@ impl Snapshot {
             .collect::<Result<_, BuildError>>()?;
         let caches = config.caches.iter().map(|zone| carried.cache(zone)).collect();
         Ok(Self { generation, routes: RouteTable::build(&config.routes), listeners, pools, caches, config })
+    }
+
+    /// The same config once more, over what lives outside it as it is now. Reads no file.
+    pub fn renewed(&self, carried: &Carried) -> Self {
+        let pool = |pool: &Pool| Pool::new(pool.spec.clone(), pool.tls.clone(), &carried.registry);
+        Self {
+            generation: self.generation,
+            config: self.config.clone(),
+            listeners: self.listeners.clone(),
+            routes: RouteTable::build(&self.config.routes),
+            pools: self.pools.iter().map(pool).collect(),
+            caches: self.caches.clone(),
+        }
     }
 
     /// The listener at `index`.

@@ -22,8 +22,6 @@ pub enum Verdict {
     Up = 1,
     /// Failed its checks: not used.
     Down = 2,
-    /// Taken out by an operator: not used for new requests.
-    Draining = 3,
 }
 
 impl Verdict {
@@ -33,7 +31,6 @@ impl Verdict {
             Self::Unknown => "unknown",
             Self::Up => "up",
             Self::Down => "down",
-            Self::Draining => "draining",
         }
     }
 
@@ -41,7 +38,6 @@ impl Verdict {
         match byte {
             1 => Self::Up,
             2 => Self::Down,
-            3 => Self::Draining,
             _ => Self::Unknown,
         }
     }
@@ -147,7 +143,7 @@ impl EndpointState {
     /// How a picker sees it at `now`.
     pub fn standing(&self, now: Instant) -> Standing {
         match self.verdict() {
-            Verdict::Down | Verdict::Draining => Standing::Out,
+            Verdict::Down => Standing::Out,
             _ if self.is_suspect(now) => Standing::Suspect,
             Verdict::Unknown => Standing::Unknown,
             Verdict::Up => Standing::Usable,

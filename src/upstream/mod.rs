@@ -8,6 +8,7 @@ pub mod connection;
 pub mod endpoint;
 pub mod health;
 pub mod lesson;
+pub mod orders;
 pub mod pool;
 pub mod registry;
 pub mod retry;

@@ -6,9 +6,11 @@ use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::id::EndpointIndex;
+use crate::base::units::Weight;
 use crate::config::model;
 use crate::upstream::balance::{EndpointView, Members, Wheel};
-use crate::upstream::endpoint::EndpointState;
+use crate::upstream::endpoint::{EndpointState, Standing};
+use crate::upstream::orders::Drain;
 use crate::upstream::registry::{Registry, SlotId};
 
 /// A named set of endpoints with one balancer and one policy.
@@ -27,8 +29,12 @@ pub struct Pool {
 /// One endpoint of a pool.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Its settings.
+    /// Its settings, with the weight that an operator may have ordered.
     pub spec: model::EndpointSpec,
+    /// The config's weight.
+    pub configured_weight: Weight,
+    /// It gets no new requests.
+    pub drain: Option<Drain>,
     /// Its address as text, for logs and labels.
     pub name: Arc<str>,
     /// Its live state.
@@ -41,13 +47,16 @@ pub struct Endpoint {
 impl Pool {
     /// Joins settings and live state.
     pub fn new(spec: Arc<model::Pool>, tls: Option<Arc<rustls::ClientConfig>>, registry: &Registry) -> Self {
-        let endpoints: Vec<_> = spec
+        let endpoints: Vec<Endpoint> = spec
             .endpoints
             .iter()
             .map(|endpoint| {
                 let name = endpoint.address.to_string();
+                let order = registry.orders.of(&spec.name, &endpoint.address);
                 Endpoint {
-                    spec: endpoint.clone(),
+                    spec: model::EndpointSpec { weight: order.weight.unwrap_or(endpoint.weight), ..endpoint.clone() },
+                    configured_weight: endpoint.weight,
+                    drain: registry.orders.drain(&spec.name, endpoint),
                     hash: xxh3_64(name.as_bytes()),
                     name: name.into(),
                     state: registry.state(&spec, &endpoint.address),
@@ -56,8 +65,9 @@ impl Pool {
             })
             .collect();
         let wheel = |backup: bool| {
-            let of_kind = spec.endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.backup == backup);
-            Wheel::new(of_kind.map(|(at, endpoint)| (EndpointIndex(at as u32), endpoint.weight)))
+            let of_kind = |endpoint: &Endpoint| endpoint.spec.backup == backup && endpoint.drain.is_none();
+            let all = endpoints.iter().enumerate().filter(|(_, endpoint)| of_kind(endpoint));
+            Wheel::new(all.map(|(at, endpoint)| (EndpointIndex(at as u32), endpoint.spec.weight)))
         };
         Self { primaries: wheel(false), backups: wheel(true), endpoints, tls, spec }
     }
@@ -65,6 +75,13 @@ impl Pool {
     /// The endpoint at `index`.
     pub fn endpoint(&self, index: EndpointIndex) -> Option<&Endpoint> {
         self.endpoints.get(index.at())
+    }
+}
+
+impl Endpoint {
+    /// How a picker sees it at `now`.
+    pub fn standing(&self, now: Instant) -> Standing {
+        if self.drain.is_some() { Standing::Out } else { self.state.standing(now) }
     }
 }
 
@@ -82,7 +99,7 @@ impl Members for Pool {
         EndpointView {
             weight: endpoint.spec.weight,
             backup: endpoint.spec.backup,
-            standing: endpoint.state.standing(now),
+            standing: endpoint.standing(now),
             in_flight: endpoint.state.in_flight(),
             hash: endpoint.hash,
         }

@@ -10,6 +10,8 @@ use dashmap::DashMap;
 use crate::base::address::Address;
 use crate::config::model::{self, HealthProbe, Name, PoolTls};
 use crate::upstream::endpoint::EndpointState;
+use crate::upstream::orders::Orders;
+use crate::upstream::pool::Pool;
 
 /// What a verdict belongs to: another probe asks another question, so its verdict starts anew.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,6 +36,8 @@ pub struct SlotId(pub u32);
 /// The live state behind all snapshots of a process.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// What operators have ordered.
+    pub orders: Orders,
     states: DashMap<StateKey, Arc<EndpointState>>,
     slots: DashMap<SlotKey, SlotId>,
     next_slot: AtomicU32,
@@ -57,8 +61,9 @@ impl Registry {
         *self.slots.entry(key).or_insert_with(|| SlotId(self.next_slot.fetch_add(1, Ordering::Relaxed)))
     }
 
-    /// Forgets states that nothing but the registry holds any more. Called after a snapshot was let go.
-    pub fn sweep(&self) {
+    /// Forgets what a published snapshot has no use for, once the one before was let go.
+    pub fn sweep(&self, pools: &[Pool]) {
+        self.orders.keep(pools);
         self.states.retain(|_, state| Arc::strong_count(state) > 1);
     }
 }

@@ -143,3 +143,23 @@ fn explain_asks_the_running_headgate_or_a_file() {
     let text = headgate.command(&["explain", "GET", "http://notes.test/api/1"]);
     assert_says(&text, 0, &["live (generation 1)", "route     api", "side      read"]);
 }
+
+#[test]
+fn an_endpoint_is_drained_weighed_and_taken_back_from_the_command_line() {
+    let origin = Origin::named("app");
+    let headgate = Headgate::start(&simple(origin.address));
+    let place = format!("app/{}", origin.address);
+    let endpoint = || json(&headgate.command(&["status", "--json"]))["pools"][0]["endpoints"][0].clone();
+    let words = ["drained by operator", "warning: pool `app` has no endpoint left"];
+    assert_says(&headgate.command(&["drain", &place]), 0, &words);
+    assert_says(&headgate.command(&["status"]), 0, &["drained by operator"]);
+    assert_says(&headgate.command(&["undrain", &place]), 0, &[&place, "taking requests", "weight 1"]);
+    assert!(endpoint()["drain"].is_null());
+    assert_says(&headgate.command(&["set-weight", &place, "7"]), 0, &["weight 7 (the config says 1)"]);
+    assert_eq!(endpoint()["weight"], 7);
+    assert_says(&headgate.command(&["set-weight", &place, "config"]), 0, &["weight 1"]);
+    assert_says(&headgate.command(&["drain", "app/10.0.0.1:1"]), 1, &["pool `app` has no endpoint", &place[4..]]);
+    assert_says(&headgate.command(&["drain", "nap/x"]), 1, &["no pool `nap`"]);
+    assert_says(&headgate.command(&["drain", "app"]), 2, &["POOL/ENDPOINT"]);
+    assert_says(&headgate.command(&["set-weight", &place, "0"]), 2, &["1 to 65535, or `config`"]);
+}

@@ -16,6 +16,7 @@ mod matrix;
 mod memory;
 mod messages;
 mod operating;
+mod orders;
 mod pools;
 mod reload;
 mod retries;

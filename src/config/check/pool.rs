@@ -113,7 +113,8 @@ fn endpoints(item: &Item<'_>) -> Option<Vec<EndpointSpec>> {
 }
 
 fn endpoint(item: &Item<'_>) -> Option<EndpointSpec> {
-    let mut endpoint = EndpointSpec { address: Address::Unix("".into()), weight: Weight::ONE, backup: false };
+    let mut endpoint =
+        EndpointSpec { address: Address::Unix("".into()), weight: Weight::ONE, backup: false, drain: false };
     if item.is_text() {
         endpoint.address = address(item)?;
         return Some(endpoint);
@@ -125,6 +126,7 @@ fn endpoint(item: &Item<'_>) -> Option<EndpointSpec> {
         NonZeroU16::new(weight).map(Weight)
     });
     table.set("backup", &mut endpoint.backup, Item::bool);
+    table.set("drain", &mut endpoint.drain, Item::bool);
     table.finish();
     endpoint.address = address?;
     Some(endpoint)

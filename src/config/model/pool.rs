@@ -38,6 +38,8 @@ pub struct EndpointSpec {
     pub weight: Weight,
     /// Used only while no other is usable.
     pub backup: bool,
+    /// Gets no new requests.
+    pub drain: bool,
 }
 
 /// How an endpoint is picked among the usable ones.

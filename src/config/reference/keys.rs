@@ -149,6 +149,11 @@ pub(super) const SECTIONS: &[Section] = &[
                 Entry(r#"{ address = "unix:/run/app.sock", backup = true }"#),
                 "used only while no other is usable; unless given: false",
             ),
+            key(
+                "endpoints[].drain",
+                Entry(r#"{ address = "127.0.0.1:7003", drain = true }"#),
+                "no new requests; unless given: false, until `headgate drain`",
+            ),
             key("balance", Default(r#""power-of-two""#), "power-of-two | round-robin | least-requests | random"),
             key("health.http.path", Given(r#""/readyz""#), "GET it, 200 to 399 is healthy; without health: no check"),
             key(

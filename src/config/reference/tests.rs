@@ -86,7 +86,7 @@ fn the_keys_below_a_place_are_those_that_it_takes() {
     assert_eq!(below("defaults"), ["listener", "pool", "route"]);
     assert_eq!(below("defaults.listener"), ["timeouts", "limits"]);
     assert_eq!(below("defaults.listener.limits"), below("listeners.*.limits"));
-    assert_eq!(below("pools.*.endpoints[]"), ["address", "weight", "backup"]);
+    assert_eq!(below("pools.*.endpoints[]"), ["address", "weight", "backup", "drain"]);
     assert_eq!(below("pools.*.balance"), ["hash"]);
     assert_eq!(below("routes.*.retry"), ["attempts"]);
     assert_eq!(below("nonsense"), [""; 0]);

@@ -30,7 +30,7 @@ impl Judge {
         let (other, needed) = match self.verdict {
             Verdict::Unknown => (if healthy { Verdict::Up } else { Verdict::Down }, 1),
             Verdict::Up => (Verdict::Down, self.fall),
-            Verdict::Down | Verdict::Draining => (Verdict::Up, self.rise),
+            Verdict::Down => (Verdict::Up, self.rise),
         };
         if healthy != (other == Verdict::Up) {
             self.against = 0;
