@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::model::{
-    AccessLog, Action, Admin, CacheZone, Config, Listener, MetricsServer, Name, Pool, Process, Route,
+    AccessLog, Action, Admin, CacheZone, Config, GrpcProbe, HealthCheck, HttpProbe, Listener, MetricsServer, Name,
+    Pool, ProbeKind, Process, Route, TcpProbe,
 };
 
 /// One thing that differs.
@@ -154,6 +155,42 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
         let details = endpoints(old, new);
         keys.splice(at..=at, if details.is_empty() { vec!["endpoints reordered".to_owned()] } else { details });
     }
+    if let Some(at) = keys.iter().position(|key| key == "health")
+        && let (Some(old), Some(new)) = (&old.health, &new.health)
+    {
+        keys.splice(at..=at, health(old, new));
+    }
+    keys
+}
+
+/// Of a check that is there before and after: what is asked otherwise, or only how often.
+fn health(old: &HealthCheck, new: &HealthCheck) -> Vec<String> {
+    let mut keys = differing!(HealthCheck, old, new, {
+        probe: "probe", interval: "interval", interval_in_doubt: "interval_in_doubt", interval_down: "interval_down",
+        timeout: "timeout", rise: "rise", fall: "fall",
+    });
+    let (was, is) = (old.probe.kind.as_str(), new.probe.kind.as_str());
+    keys.retain(|key| key != "probe");
+    keys.extend((old.probe.port != new.probe.port).then(|| "port".to_owned()));
+    keys.extend(match (&old.probe.kind, &new.probe.kind) {
+        (ProbeKind::Http(old), ProbeKind::Http(new)) => differing!(HttpProbe, old, new, {
+            method: "method", path: "path", host: "host", headers: "headers", expect_status: "expect_status",
+            expect_body: "expect_body",
+        }),
+        (ProbeKind::Tcp(old), ProbeKind::Tcp(new)) => {
+            differing!(TcpProbe, old, new, { send: "send", expect: "expect" })
+        }
+        (ProbeKind::Grpc(old), ProbeKind::Grpc(new)) => {
+            differing!(GrpcProbe, old, new, { service: "service", host: "host" })
+        }
+        (ProbeKind::Http(_) | ProbeKind::Tcp(_) | ProbeKind::Grpc(_), _) => Vec::new(),
+    });
+    for key in &mut keys {
+        *key = format!("health.{is}.{key}");
+    }
+    if was != is {
+        keys.insert(0, format!("health.{is} instead of health.{was}"));
+    }
     keys
 }
 
@@ -288,7 +325,9 @@ pool = "db"
         diff(&read(old), &read(new)).iter().map(ToString::to_string).collect()
     }
 
-    /// What is replaced, by what, and what is told.
+    const CHECK: &str = "health.http = { path = \"/ready\" }";
+
+    /// What is replaced, by what, and what is told; `HEALTH` is [`CHECK`] in `pools.db`.
     const CHANGES: &[(&str, &str, &[&str])] = &[
         ("[metrics]\naddress = \"127.0.0.1:9901\"\n", "", &["metrics removed"]),
         ("127.0.0.1:9901", "127.0.0.1:9902", &["metrics changed: address"]),
@@ -316,6 +355,17 @@ pool = "db"
             &["pools.app changed: endpoints reordered"],
         ),
         ("[pools.db]", "[pools.db]\nbalance = \"random\"\nhealth.tcp = {}", &["pools.db changed: balance, health"]),
+        (
+            "HEALTH",
+            "health.http = { path = \"/ready\", expect_body = \"ok\", fall = 3, interval = \"2s\", interval_down = \"1s\" }",
+            &["pools.db changed: health.http.interval, health.http.interval_in_doubt, health.http.fall, \
+               health.http.expect_body"],
+        ),
+        (
+            "HEALTH",
+            "health.tcp = { port = 9 }",
+            &["pools.db changed: health.tcp instead of health.http, health.tcp.port"],
+        ),
         // One key that every section takes over.
         (
             "[metrics]",
@@ -338,8 +388,12 @@ pool = "db"
     #[test]
     fn each_kind_of_change_is_told_in_the_words_of_the_config() {
         for (from, to, told) in CHANGES {
-            assert!(BASE.contains(from), "{from}");
-            assert_eq!(changes(BASE, &BASE.replacen(from, to, 1)), *told, "{from} -> {to}");
+            let (base, from) = match *from {
+                "HEALTH" => (BASE.replace("[pools.db]", &format!("[pools.db]\n{CHECK}")), CHECK),
+                from => (BASE.to_owned(), from),
+            };
+            assert!(base.contains(from), "{from}");
+            assert_eq!(changes(&base, &base.replacen(from, to, 1)), *told, "{from} -> {to}");
         }
     }
 

@@ -32,6 +32,13 @@ pub fn client_config(tls: &PoolTls) -> Result<Arc<ClientConfig>, TlsError> {
     Ok(Arc::new(config))
 }
 
+/// The same settings for another protocol by ALPN than HTTP/1.1.
+pub fn for_protocol(config: &Arc<ClientConfig>, protocol: &[u8]) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::clone(config);
+    config.alpn_protocols = vec![protocol.to_vec()];
+    Arc::new(config)
+}
+
 /// The name that is sent and verified for the endpoint at `address`.
 pub fn server_name(tls: &PoolTls, address: &Address) -> Result<ServerName<'static>, TlsError> {
     match (&tls.server_name, address) {

@@ -18,7 +18,8 @@ use crate::upstream::pool::Pool;
 struct StateKey {
     pool: Name,
     address: Address,
-    probe: Option<String>,
+    /// The question and how it is encrypted, not how often it is asked.
+    probe: Option<(HealthProbe, Option<PoolTls>)>,
 }
 
 /// What idle connections may be shared by.
@@ -46,10 +47,7 @@ pub struct Registry {
 impl Registry {
     /// The state of an endpoint, the one it had before where nothing that it depends on changed.
     pub fn state(&self, pool: &model::Pool, address: &Address) -> Arc<EndpointState> {
-        let probe = pool.health.as_ref().map(|health| match &health.probe {
-            HealthProbe::Http { path, host } => format!("http {path} {}", host.as_deref().unwrap_or_default()),
-            HealthProbe::Tcp => "tcp".to_owned(),
-        });
+        let probe = pool.health.as_ref().map(|health| (health.probe.clone(), pool.tls.clone()));
         let key = StateKey { pool: pool.name.clone(), address: address.clone(), probe };
         let probed = key.probe.is_some();
         self.states.entry(key).or_insert_with(|| Arc::new(EndpointState::new(probed))).clone()

@@ -141,7 +141,7 @@ pub(super) fn header_edits(table: &Table<'_>) -> HeaderEdits {
 }
 
 /// A field that may be edited: what frames a message is headgate's alone.
-fn field(name: &str, item: &Item<'_>) -> Option<HeaderName> {
+pub(super) fn field(name: &str, item: &Item<'_>) -> Option<HeaderName> {
     let framing = [
         header::CONNECTION,
         header::CONTENT_LENGTH,
@@ -163,7 +163,7 @@ fn field(name: &str, item: &Item<'_>) -> Option<HeaderName> {
     }
 }
 
-fn header_value(item: &Item<'_>) -> Option<HeaderValue> {
+pub(super) fn header_value(item: &Item<'_>) -> Option<HeaderValue> {
     let value = HeaderValue::from_str(item.text()?).ok();
     if value.is_none() {
         item.fault("value", "a header field value is visible ASCII on one line");

@@ -2,6 +2,7 @@
 
 mod action;
 mod cross;
+mod health;
 mod listener;
 mod matches;
 mod pattern;

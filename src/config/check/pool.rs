@@ -3,11 +3,12 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
+use super::health;
 use crate::base::address::Address;
 use crate::base::units::Weight;
 use crate::config::document::{Item, Table};
 use crate::config::model::{
-    Balance, EndpointSpec, HashKey, HealthCheck, HealthProbe, Pool, PoolTimeouts, PoolTls, ServerVerification,
+    Balance, EndpointSpec, HashKey, HealthCheck, Pool, PoolTimeouts, PoolTls, ServerVerification,
 };
 
 pub(super) struct Defaults {
@@ -42,7 +43,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
 fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
     let mut policy = Defaults { balance: defaults.balance.clone(), health: defaults.health.clone(), ..*defaults };
     table.set("balance", &mut policy.balance, balance);
-    table.set("health", &mut policy.health, |item| Some(health(&item.table()?)));
+    table.set("health", &mut policy.health, |item| Some(health::health(&item.table()?)));
     if let Some(table) = table.sub("timeouts") {
         table.set("connect", &mut policy.timeouts.connect, Item::duration);
         table.set("response", &mut policy.timeouts.response, Item::duration);
@@ -62,9 +63,13 @@ pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults) -> Option
     let tls = table.sub("tls").map(|table| tls(&table));
     table.finish();
     let endpoints = endpoints?;
+    if let Some(check) = &policy.health {
+        health::fits(table, check, &endpoints);
+    }
     if policy.health.is_none() && endpoints.iter().any(|endpoint| endpoint.backup) {
         let message = format!("pool `{name}` has a backup but no health check: fail-over waits for failed connections");
-        let help = Some("add `health.http = { path = \"/readyz\" }` or `health.tcp = {}`".to_owned());
+        let help =
+            Some("add `health.http = { path = \"/readyz\" }`, `health.tcp = {}` or `health.grpc = {}`".to_owned());
         table.context.report(
             crate::config::diagnostic::Severity::Warning,
             "risk",
@@ -139,58 +144,6 @@ fn address(item: &Item<'_>) -> Option<Address> {
         return None;
     }
     Some(address)
-}
-
-fn health(table: &Table<'_>) -> Option<HealthCheck> {
-    let (http, tcp) = (table.get("http"), table.get("tcp"));
-    table.finish();
-    if let (Some(_), Some(tcp)) = (&http, &tcp) {
-        tcp.key_fault("conflict", "a pool has one health check: `http` or `tcp`");
-    }
-    let (is_http, item) = match (http, tcp) {
-        (Some(http), _) => (true, http),
-        (None, Some(tcp)) => (false, tcp),
-        (None, None) => {
-            table.fault("missing", "say which health check: `http = { path = \"/readyz\" }` or `tcp = {}`");
-            return None;
-        }
-    };
-    let table = item.table()?;
-    let mut check = HealthCheck {
-        probe: HealthProbe::Tcp,
-        interval: Duration::from_secs(1),
-        timeout: Duration::from_millis(500),
-        rise: 2,
-        fall: 2,
-    };
-    if is_http {
-        let path = table.need("path").and_then(|item| probe_path(&item));
-        let mut host = None;
-        table.set("host", &mut host, |item| {
-            let text = item.text()?;
-            let fine = text.parse::<http::uri::Authority>().is_ok();
-            if !fine {
-                item.fault("value", format!("`{text}` is no host"));
-            }
-            fine.then(|| Some(text.to_owned()))
-        });
-        check.probe = HealthProbe::Http { path: path.unwrap_or_default(), host };
-    }
-    table.set("interval", &mut check.interval, Item::duration);
-    table.set("timeout", &mut check.timeout, Item::duration);
-    table.set("rise", &mut check.rise, |item| item.number(1..=100));
-    table.set("fall", &mut check.fall, |item| item.number(1..=100));
-    table.finish();
-    Some(check)
-}
-
-fn probe_path(item: &Item<'_>) -> Option<String> {
-    let text = item.text()?;
-    let fine = text.starts_with('/') && !text.contains('#') && text.parse::<http::uri::PathAndQuery>().is_ok();
-    if !fine {
-        item.fault_help("value", format!("`{text}` is no path"), "it begins with a slash: `/readyz`");
-    }
-    fine.then(|| text.to_owned())
 }
 
 fn tls(table: &Table<'_>) -> PoolTls {

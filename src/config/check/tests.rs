@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use crate::config::diagnostic::Diagnostic;
 use crate::config::load::parse_text;
-use crate::config::model::{AccessLogFormat, Action, Balance, Config, PathTail};
+use crate::config::model::{AccessLogFormat, Action, Balance, Config, HealthCheck, PathTail, ProbeKind, TcpProbe};
 
 const ISSUE: &str = r#"config_version = 1
 [process]
@@ -101,6 +101,36 @@ const FAULTY: &[(&str, usize, usize, &str)] = &[
     ("pools.q.endpoints = [{ address = \"127.0.0.1:1\", weight = 0 }]", 5, 58, "goes from 1 to 65535"),
     ("pools.p.balance = \"fast\"", 5, 19, "not understood"),
     ("pools.p.health.http.path = \"x\"", 5, 28, "no path"),
+    ("pools.p.health = {}", 5, 9, "say which health check"),
+    ("pools.p.health = { tcp = {}, grpc = {} }", 5, 30, "one health check"),
+    ("pools.p.health.http = { path = \"/\", method = \"PUT\" }", 5, 46, "not understood"),
+    ("pools.p.health.http = { path = \"/\", headers.host = \"a\" }", 5, 45, "a key of its own: `host`"),
+    ("pools.p.health.http = { path = \"/\", headers.te = \"a\" }", 5, 45, "frames the message"),
+    ("pools.p.health.http = { path = \"/\", host = \"u@a\" }", 5, 44, "no host"),
+    ("pools.p.health.http = { path = \"/\", expect_status = [] }", 5, 53, "no answer would be healthy"),
+    ("pools.p.health.http = { path = \"/\", expect_status = [200, 100] }", 5, 59, "goes from 200 to 599"),
+    ("pools.p.health.http = { path = \"/\", expect_status = \"1xx\" }", 5, 53, "no final statuses"),
+    ("pools.p.health.http = { path = \"/\", expect_status = \"65xx\" }", 5, 53, "no final statuses"),
+    ("pools.p.health.http = { path = \"/\", expect_status = \"xx\" }", 5, 53, "no final statuses"),
+    ("pools.p.health.http = { path = \"/\", expect_status = \"399-200\" }", 5, 53, "no final statuses"),
+    ("pools.p.health.http = { path = \"/\", expect_status = \"200-600\" }", 5, 53, "no final statuses"),
+    ("pools.p.health.http = { path = \"/\", expect_status = \"+20\" }", 5, 53, "no final statuses"),
+    ("pools.p.health.http = { path = \"/\", expect_body = \"\" }", 5, 51, "1 to 4096 bytes"),
+    ("pools.p.health.http = { path = \"/\", expect_body = \"x\", method = \"HEAD\" }", 5, 37, "HEAD has no body"),
+    ("pools.p.health.tcp.send = \"\"", 5, 27, "1 to 4096 bytes"),
+    ("pools.p.health.tcp.expect = \"\"", 5, 29, "1 to 4096 bytes"),
+    ("pools.p.health.tcp.port = 0", 5, 27, "goes from 1 to 65535"),
+    ("pools.p.health.tcp.interval = \"9ms\"", 5, 31, "10ms or longer"),
+    ("pools.p.health.tcp.interval_in_doubt = \"2s\"", 5, 40, "less often than every 1s"),
+    ("pools.p.health.tcp.rise = 0", 5, 27, "goes from 1 to 100"),
+    ("pools.p.health.grpc.service = \"a b\"", 5, 31, "no service"),
+    ("pools.q = { endpoints = [\"unix:/a\"], health.tcp.port = 9 }", 5, 38, "unix:/a has no ports"),
+    (
+        "defaults.pool.health.tcp.port = 9\npools.q.endpoints = [\"127.0.0.1:2\", \"unix:/a\"]",
+        6,
+        9,
+        "unix:/a has no ports",
+    ),
     ("routes.r.respond.status = 200", 5, 10, "one action"),
     ("[routes.q]", 5, 9, "no action"),
     ("routes.q.pool = \"pp\"", 5, 17, "no pool `pp`"),
@@ -229,6 +259,7 @@ const RISKY: &[(&str, usize, usize, &str)] = &[
     ("[caches.m]", 5, 9, "no route uses the cache `m`"),
     ("listeners.a.limits.connections = 30000", 2, 11, "is never reached: `process.max_connections` is 20000"),
     ("pools.p.health.tcp = { interval = \"1s\", timeout = \"2s\" }", 5, 9, "longer than the 1s"),
+    ("pools.p.health.tcp.send = \"PING\"", 5, 20, "up once it has accepted"),
     ("routes.r.timeouts.total = \"10s\"", 5, 10, "(10s) ends before `timeouts.response` (30s) of pool `p`"),
     ("pools.q.endpoints = [\"127.0.0.1:80\"]\nroutes.q = { match.path = \"/q\", pool = \"q\" }", 5, 9, "a circle"),
     // Routes that never apply.
@@ -273,6 +304,9 @@ const FINE: &[&str] = &[
     "routes.a = { match.path = \"/x\", redirect.to = \"https://a.test\" }",
     "routes.a = { match.path = \"/{*r}\", match.host = \"a\", redirect.to = \"https://a.test?{r}\" }",
     "routes.a = { match.path = \"/caf%C3%A9;v=1/a%2Fb/@:$\", pool = \"p\" }",
+    "pools.p.health.http = { path = \"/\", method = \"HEAD\", expect_status = [\"200\", 204, \"3xx\"], port = 9 }",
+    "pools.p.health.tcp = { send = \"PING\\r\\n\", expect = \"+PONG\", interval = \"600ms\", interval_down = \"9s\" }",
+    "pools.p.health.grpc = {}",
     "pools.p.timeouts.response = \"9s\"\nroutes.r.timeouts.total = \"9s\"",
 ];
 
@@ -292,6 +326,29 @@ fn risks_are_warnings_with_a_place_and_a_way_out() {
         let (_, warnings) = read(&format!("{HEAD}{lines}\n")).unwrap_or_else(|faults| panic!("{lines}: {faults:#?}"));
         assert_eq!(warnings, [], "{lines}");
     }
+}
+
+#[test]
+fn a_check_is_read_with_what_follows_from_it() {
+    let check = |lines: &str| {
+        let (config, _) = read(&format!("{HEAD}{lines}\n")).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        config.pools[0].health.clone().unwrap()
+    };
+    let millis = |check: &HealthCheck| {
+        [check.interval, check.interval_in_doubt, check.interval_down, check.timeout].map(|time| time.as_millis())
+    };
+    assert_eq!(millis(&check("pools.p.health.tcp = {}")), [1000, 500, 1000, 500]);
+    assert_eq!(millis(&check("pools.p.health.tcp.interval = \"12ms\"")), [12, 10, 12, 500]);
+    let all = "interval = \"8s\", interval_in_doubt = \"3s\", interval_down = \"20s\", timeout = \"2s\"";
+    assert_eq!(millis(&check(&format!("pools.p.health.grpc = {{ {all} }}"))), [8000, 3000, 20_000, 2000]);
+    let ProbeKind::Http(http) =
+        check("pools.p.health.http = { path = \"/\", expect_status = [\"2xx\", 301] }").probe.kind
+    else {
+        panic!("no http");
+    };
+    assert_eq!(http.expect_status.to_string(), "200-299, 301");
+    let tcp = check("pools.p.health.tcp.expect = \"\\r\\n\\u0000\"").probe.kind;
+    assert_eq!(tcp, ProbeKind::Tcp(TcpProbe { send: None, expect: Some("\r\n\0".to_owned()) }));
 }
 
 #[test]

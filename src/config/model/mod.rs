@@ -3,6 +3,7 @@
 //!
 //! Nothing here can be wrong on its own, so nothing that reads it has an error to handle.
 
+mod health;
 mod listener;
 mod pool;
 mod process;
@@ -10,12 +11,11 @@ mod route;
 
 use std::sync::Arc;
 
+pub use health::{GrpcProbe, HealthCheck, HealthProbe, HttpProbe, ProbeKind, StatusSet, TcpProbe};
 pub use listener::{
     CertificateFiles, HttpsRedirect, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, TlsVersion,
 };
-pub use pool::{
-    Balance, EndpointSpec, HashKey, HealthCheck, HealthProbe, Pool, PoolTimeouts, PoolTls, ServerVerification,
-};
+pub use pool::{Balance, EndpointSpec, HashKey, Pool, PoolTimeouts, PoolTls, ServerVerification};
 pub use process::{AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, MetricsServer, Process};
 pub use route::{
     Action, HeaderEdits, HeaderMatch, HostPattern, PathPattern, PathSegment, PathTail, QueryMatch, Redirect, Respond,

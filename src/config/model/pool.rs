@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::units::Weight;
-use crate::config::model::Name;
+use crate::config::model::{HealthCheck, Name};
 
 /// A named set of endpoints with one balancer and one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,35 +62,6 @@ pub enum Balance {
 pub enum HashKey {
     /// The client's address, after `trusted_proxies`.
     ClientIp,
-}
-
-/// `health.*`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
-    /// What is asked.
-    pub probe: HealthProbe,
-    /// From one probe's start to the next one's, with up to 10 % of jitter.
-    pub interval: Duration,
-    /// A probe without an answer by then has failed.
-    pub timeout: Duration,
-    /// Successes in a row that make a down endpoint up.
-    pub rise: u32,
-    /// Failures in a row that make an up endpoint down.
-    pub fall: u32,
-}
-
-/// What a probe asks an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HealthProbe {
-    /// `GET path`; 200 to 399 is healthy.
-    Http {
-        /// Path and query.
-        path: String,
-        /// The Host field; the endpoint's address where it is none.
-        host: Option<String>,
-    },
-    /// The connection opens.
-    Tcp,
 }
 
 /// `timeouts.*` of a pool.

@@ -137,7 +137,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key(
                 "endpoints[].address",
                 Entry(r#"{ address = "127.0.0.1:7001" }"#),
-                "an IP address with its port, or `unix:` and a path",
+                "an IP address with its port, or a socket as `unix:/run/app.sock`",
             ),
             key(
                 "endpoints[].weight",
@@ -146,7 +146,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
             key(
                 "endpoints[].backup",
-                Entry(r#"{ address = "unix:/run/app.sock", backup = true }"#),
+                Entry(r#"{ address = "127.0.0.1:7009", backup = true }"#),
                 "used only while no other is usable; unless given: false",
             ),
             key(
@@ -155,13 +155,24 @@ pub(super) const SECTIONS: &[Section] = &[
                 "no new requests; unless given: false, until `headgate drain`",
             ),
             key("balance", Default(r#""power-of-two""#), "power-of-two | round-robin | least-requests | random"),
-            key("health.http.path", Given(r#""/readyz""#), "GET it, 200 to 399 is healthy; without health: no check"),
+            key("health.http.path", Given(r#""/readyz""#), "ask for it over HTTP/1.1; without health: no check"),
+            key("health.http.method", Default(r#""GET""#), "GET | HEAD | OPTIONS | POST (with an empty body)"),
             key(
                 "health.http.host",
                 Example(r#""app.internal""#),
-                "the Host field; unless given: the endpoint's address",
+                "the Host field; unless given: the address that is probed",
             ),
-            key("health.http.interval", Default(r#""1s""#), "from one probe's start to the next one's"),
+            key("health.http.headers.<x-probe>", Example(r#""1""#), "more header fields"),
+            key("health.http.expect_status", Default(r#""200-399""#), "healthy: 200, \"2xx\", \"200-399\", or a list"),
+            key("health.http.expect_body", Example(r#""ready""#), "a text that its first 64KiB must hold as well"),
+            key("health.http.port", Example("9000"), "ask another port of the address; unless given: the endpoint's"),
+            key("health.http.interval", Default(r#""1s""#), "from one probe's start to the next one's, while it is up"),
+            key(
+                "health.http.interval_in_doubt",
+                Default(r#""500ms""#),
+                "while answers speak against the verdict; unless given: half of interval",
+            ),
+            key("health.http.interval_down", Default(r#""1s""#), "while it is down; unless given: as interval"),
             key("health.http.timeout", Default(r#""500ms""#), "a probe without an answer by then has failed"),
             key("health.http.rise", Default("2"), "successes that make a down endpoint up, 1 to 100"),
             key("health.http.fall", Default("2"), "failures that make an up endpoint down, 1 to 100"),
@@ -179,12 +190,21 @@ pub(super) const SECTIONS: &[Section] = &[
         &[
             key("endpoints", Again(r#"["127.0.0.1:7101", "127.0.0.1:7102"]"#), ""),
             key("balance.hash", Example(r#""client-ip""#), "the same endpoint for the same client"),
+            key("health.tcp.send", Example(r#""PING\r\n""#), "say this; unless given: nothing"),
+            key(
+                "health.tcp.expect",
+                Example(r#""+PONG""#),
+                "what the first 16KiB that come must hold; unless given: nothing",
+            ),
+            key("health.tcp.port", Example("9000"), "as with health.http"),
             key(
                 "health.tcp.interval",
                 Given(r#""1s""#),
                 "the connection opens; `health.tcp = {}` where the defaults will do",
             ),
-            key("health.tcp.timeout", Default(r#""500ms""#), "as with health.http"),
+            key("health.tcp.interval_in_doubt", Default(r#""500ms""#), "as with health.http"),
+            key("health.tcp.interval_down", Default(r#""1s""#), "likewise"),
+            key("health.tcp.timeout", Default(r#""500ms""#), "likewise"),
             key("health.tcp.rise", Default("2"), "likewise"),
             key("health.tcp.fall", Default("2"), "likewise"),
             key(
@@ -198,6 +218,30 @@ pub(super) const SECTIONS: &[Section] = &[
                 Example(r#""app.internal""#),
                 "the name sent and verified; unless given: the endpoint's IP address",
             ),
+        ],
+    ),
+    section(
+        "pools.<rpc>",
+        "",
+        &[
+            key("endpoints", Again(r#"["127.0.0.1:7201"]"#), ""),
+            key(
+                "health.grpc.service",
+                Given(r#""notes.v1.Notes""#),
+                "SERVING by gRPC health v1; \"\": the whole server",
+            ),
+            key(
+                "health.grpc.host",
+                Example(r#""rpc.internal""#),
+                "the authority; unless given: the address that is probed",
+            ),
+            key("health.grpc.port", Example("9000"), "as with health.http"),
+            key("health.grpc.interval", Default(r#""1s""#), "likewise"),
+            key("health.grpc.interval_in_doubt", Default(r#""500ms""#), "likewise"),
+            key("health.grpc.interval_down", Default(r#""1s""#), "likewise"),
+            key("health.grpc.timeout", Default(r#""500ms""#), "likewise"),
+            key("health.grpc.rise", Default("2"), "likewise"),
+            key("health.grpc.fall", Default("2"), "likewise"),
         ],
     ),
     section(
@@ -268,6 +312,7 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
         ],
     ),
+    section("routes.<rpc>", "", &[key("match.path", Again(r#""/rpc/*""#), ""), key("pool", Again(r#""rpc""#), "")]),
     section(
         "routes.<old>",
         "",

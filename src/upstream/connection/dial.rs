@@ -68,3 +68,24 @@ fn classify(source: io::Error) -> DialError {
     };
     DialError { reason, source }
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::libc::{
+        EADDRNOTAVAIL, ECONNREFUSED, ECONNRESET, EHOSTUNREACH, EMFILE, ENFILE, ENOBUFS, ENOMEM, ETIMEDOUT,
+    };
+
+    use super::*;
+    use crate::base::reason::Blame;
+
+    #[test]
+    fn what_this_machine_lacks_is_no_fault_of_the_endpoint() {
+        let blame = |number| classify(io::Error::from_raw_os_error(number)).reason.blame();
+        for number in [EMFILE, ENFILE, EADDRNOTAVAIL, ENOBUFS, ENOMEM] {
+            assert_eq!(blame(number), Blame::Headgate, "{number}");
+        }
+        for number in [ECONNREFUSED, ECONNRESET, EHOSTUNREACH, ETIMEDOUT] {
+            assert_eq!(blame(number), Blame::Endpoint, "{number}");
+        }
+    }
+}

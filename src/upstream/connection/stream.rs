@@ -32,6 +32,15 @@ impl EndpointStream {
             Self::UnixTls(stream) => stream.get_ref().0.as_raw_fd(),
         }
     }
+
+    /// What TLS has agreed on (ALPN).
+    pub(crate) fn agreed_protocol(&self) -> Option<&[u8]> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => None,
+            Self::TcpTls(stream) => stream.get_ref().1.alpn_protocol(),
+            Self::UnixTls(stream) => stream.get_ref().1.alpn_protocol(),
+        }
+    }
 }
 
 macro_rules! each {
