@@ -78,6 +78,7 @@ targets! {
     // These two wait for sockets most of the time.
     h1_path: 1000, 8;
     h1_split: 500, 8;
+    health_v1: MUTATIONS, 1;
     host: MUTATIONS, 1;
     path_norm: MUTATIONS, 1;
     pattern: MUTATIONS, 1;
@@ -142,5 +143,5 @@ fn no_target_is_forgotten() {
         let name = entry.unwrap().file_name().into_string().unwrap().replace(".rs", "");
         assert!(here.contains(&format!("    {name}: ")) && manifest.contains(&format!("name = \"{name}\"")), "{name}");
     }
-    assert_eq!(fs::read_dir(root.join("fuzz/corpus")).unwrap().count(), 10);
+    assert_eq!(fs::read_dir(root.join("fuzz/corpus")).unwrap().count(), 11);
 }

@@ -9,6 +9,7 @@ pub mod config;
 pub mod forwarded;
 pub mod h1_path;
 pub mod h1_split;
+pub mod health_v1;
 pub mod host;
 pub mod mutate;
 pub mod path_norm;

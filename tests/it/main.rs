@@ -4,6 +4,7 @@
 
 mod admin;
 mod admission;
+mod checks;
 mod drain;
 mod endpoints;
 mod explain;

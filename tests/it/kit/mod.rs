@@ -7,6 +7,7 @@ mod frames;
 mod origin;
 mod protocol;
 mod proxy;
+mod rpc;
 mod story;
 mod tls;
 
@@ -17,6 +18,7 @@ pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS
 pub(crate) use origin::{Conversation, Heard, Origin, ok};
 pub(crate) use protocol::{Content, Protocol, Talker};
 pub(crate) use proxy::Proxy;
+pub(crate) use rpc::{NOT_SERVING, RpcHealth, SERVING};
 pub(crate) use story::{eventually, gate};
 pub(crate) use tls::{Ca, Pair, TlsClient, client_config};
 
