@@ -119,6 +119,7 @@ fn bench_pick_from(group: &mut Group<'_>, name: &str, count: u32, pool: &Pool) {
                 balance: &pool.spec.balance,
                 tried: &[],
                 max_requests: None,
+                backups_first: false,
                 key: client_key(CLIENT) ^ turn,
                 now,
                 seed,

@@ -148,6 +148,7 @@ fn cache(old: &CacheZone, new: &CacheZone) -> Vec<String> {
 fn pool(old: &Pool, new: &Pool) -> Vec<String> {
     let mut keys = differing!(Pool, old, new, {
         name: "name", balance: "balance", endpoints: "endpoints", health: "health", timeouts: "timeouts", tls: "tls",
+        ejection: "ejection", panic_threshold: "panic_threshold", failover: "failover", failback: "failback",
         max_requests: "max_requests", max_idle: "max_idle",
     });
     // Which ones is what an operator wants to read.
@@ -365,6 +366,11 @@ pool = "db"
             "HEALTH",
             "health.tcp = { port = 9 }",
             &["pools.db changed: health.tcp instead of health.http, health.tcp.port"],
+        ),
+        (
+            "[pools.db]",
+            "[pools.db]\nfailover = [\"app\"]\nfailback = \"manual\"\npanic_threshold = 9\nejection.enabled = false",
+            &["pools.db changed: ejection, panic_threshold, failover, failback"],
         ),
         // One key that every section takes over.
         (

@@ -18,6 +18,7 @@ use crate::route::table::{Rejection, RequestView};
 use crate::snapshot::Snapshot;
 use crate::upstream::balance::{PickRequest, client_key, pick};
 use crate::upstream::endpoint::{Standing, Verdict};
+use crate::upstream::failback::BACKUPS;
 
 /// Picks that shares are counted from.
 const PICKS: u64 = 1000;
@@ -61,7 +62,7 @@ pub struct Explanation {
     pub side: Option<Side>,
     /// The rewritten path, where it is another.
     pub forwarded_path: Option<String>,
-    /// The pools: the one that serves, then the one that reads overflow to.
+    /// The pools in the order in which they are asked: the one that serves, then those that take over.
     pub pools: Vec<PoolView>,
     /// What the cache does.
     pub cache: Option<CacheView>,
@@ -197,8 +198,9 @@ impl Explanation {
         self.outcome = format!("goes to pool {}", snapshot.pool(plan.pool).spec.name);
         self.side = plan.side;
         self.forwarded_path = plan.path;
-        self.pools.push(pool_view(snapshot, plan.pool, false, client, now));
-        self.pools.extend(plan.overflow.map(|pool| pool_view(snapshot, pool, true, client, now)));
+        let course = snapshot.course(plan.pool, plan.overflow, || u64::MAX);
+        let views = course.iter().enumerate().map(|(at, leg)| pool_view(snapshot, leg.pool, at > 0, client, now));
+        self.pools.extend(views);
     }
 }
 
@@ -244,6 +246,7 @@ fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAd
             tried: &[],
             max_requests: pool.spec.max_requests.map(std::num::NonZeroU32::get),
             key,
+            backups_first: pool.has_stages && pool.state.begin(|| seed.number(5)) == BACKUPS,
             now,
             seed,
         };
@@ -259,7 +262,7 @@ fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAd
         address: endpoint.name.to_string(),
         backup: endpoint.spec.backup,
         verdict: endpoint.state.verdict(),
-        standing: endpoint.standing(now),
+        standing: pool.standing(endpoint, now),
         share: picks as f64 * 100.0 / PICKS as f64,
     });
     PoolView { name: pool.spec.name.to_string(), overflow, endpoints: endpoints.collect(), no_pick }

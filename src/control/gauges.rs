@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::base::clock;
 use crate::snapshot::Snapshot;
 use crate::snapshot::plane::Plane;
 use crate::telemetry::names;
@@ -16,12 +17,18 @@ pub fn install(plane: &Arc<Plane>) {
     plane.metrics.set_gauges(Box::new(move |sink| {
         let Some(plane) = weak.upgrade() else { return };
         plane.metrics.access_log_dropped().store(plane.access_log.dropped(), Ordering::Relaxed);
-        let snapshot = plane.snapshot.load();
+        let (snapshot, now) = (plane.snapshot.load(), clock::now());
         for pool in &snapshot.pools {
+            let name = [&*pool.spec.name];
+            sink.set(&names::POOL_PANIC, &name, f64::from(u8::from(pool.state.is_panicking())));
+            sink.set(&names::POOL_STAGE, &name, pool.state.held() as f64);
             for endpoint in &pool.endpoints {
                 let labels = [&*pool.spec.name, &*endpoint.name];
                 let is_up = endpoint.state.verdict() != Verdict::Down;
                 sink.set(&names::ENDPOINT_UP, &labels, f64::from(u8::from(is_up)));
+                let passive = &endpoint.state.passive;
+                sink.set(&names::ENDPOINT_EJECTED, &labels, f64::from(u8::from(passive.is_ejected(now))));
+                sink.set(&names::ENDPOINT_EJECTIONS, &labels, passive.ejections() as f64);
                 sink.set(&names::ENDPOINT_IN_FLIGHT, &labels, f64::from(endpoint.state.in_flight()));
             }
         }

@@ -1,6 +1,7 @@
 //! Floor 7: the control plane, one thread with a runtime of its own.
 //!
-//! It changes the world in two ways only: it publishes a new snapshot, or it sets an endpoint's verdict. Sockets are
+//! It changes the world in two ways only: it publishes a new snapshot, or it sets what it has the word on: an endpoint's
+//! verdict, and where a pool's traffic goes back to. Sockets are
 //! bound by whom the app names, since this room knows nothing of the server beside it.
 
 mod asked;
@@ -13,6 +14,7 @@ pub mod receipts;
 pub mod reload;
 pub mod status;
 mod supervisor;
+pub mod traffic;
 mod watch;
 
 use std::io;
@@ -169,6 +171,7 @@ async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver
     let mut reloads = Reloads::new(reloader, handle.receipts.clone());
     supervisor::ready(plane.snapshot.load().generation);
     supervisor::watchdog(&plane);
+    traffic::watch(&plane);
     let mut is_draining = false;
     let end = loop {
         let command = tokio::select! {

@@ -16,6 +16,7 @@ use crate::tls::certificates::CertificateInfo;
 use crate::upstream::endpoint::{Evidence, Standing, Verdict};
 use crate::upstream::orders::Drain;
 use crate::upstream::pool::Pool;
+use crate::upstream::pool_state::Traffic;
 
 /// A worker without a tick for so long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
@@ -86,6 +87,8 @@ pub struct RouteStatus {
 pub struct PoolStatus {
     /// Its name.
     pub name: String,
+    /// Where its traffic is, and why.
+    pub traffic: Traffic,
     /// Its endpoints.
     pub endpoints: Vec<EndpointStatus>,
 }
@@ -206,7 +209,7 @@ fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
             drain: endpoint.drain,
             backup: endpoint.spec.backup,
             verdict: endpoint.state.verdict(),
-            standing: endpoint.standing(now),
+            standing: pool.standing(endpoint, now),
             since_unix_ms: endpoint.state.since_unix_ms(),
             in_flight: endpoint.state.in_flight(),
             requests: endpoint.state.requests(),
@@ -215,5 +218,5 @@ fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
             history: if with_history { history } else { Vec::new() },
         }
     });
-    PoolStatus { name: pool.spec.name.to_string(), endpoints: endpoints.collect() }
+    PoolStatus { name: pool.spec.name.to_string(), traffic: pool.state.traffic(), endpoints: endpoints.collect() }
 }

@@ -37,10 +37,10 @@ impl Forward<'_> {
     ) -> Result<Fetched, Reason> {
         let end = self.end(ledger);
         let mut tried: SmallVec<[EndpointIndex; 4]> = SmallVec::new();
-        let mut used = self.plan.pool;
+        let mut place = self.begin(ledger);
         let mut last = None;
         for number in 0..self.plan.max_attempts.max(1) {
-            let (pool_index, index, lease) = match self.pick(&mut tried, &mut used, ledger) {
+            let (pool_index, index, lease) = match self.pick(&mut tried, &mut place, ledger) {
                 Ok(picked) => picked,
                 Err(reason) => return Err(last.unwrap_or(reason)),
             };
@@ -58,7 +58,7 @@ impl Forward<'_> {
             match attempt(self.worker, pool, endpoint, next, terms).await {
                 Outcome::Response { response, connection, connect, first_byte } => {
                     let answered = Lesson::Answered { status: response.status(), after: first_byte };
-                    pool.learn(endpoint, answered, clock::recent);
+                    pool.learn(endpoint, answered, began, clock::recent);
                     (ledger.connect, ledger.first_byte) = (connect, Some(first_byte));
                     let status = Some(response.status().as_u16());
                     ledger.endpoint_status = status;
@@ -78,7 +78,7 @@ impl Forward<'_> {
                         self.worker.metrics.attempt(name, &endpoint.name, None, Some(reason), None);
                     }
                     let lesson = Lesson::Failed { reason, progress, detail: &error };
-                    pool.learn(endpoint, lesson, clock::now);
+                    pool.learn(endpoint, lesson, began, clock::now);
                     if lesson.spoils_idle_connections() {
                         self.worker.idle.discard(endpoint.slot);
                     }

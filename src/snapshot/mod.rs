@@ -3,10 +3,12 @@
 //! Built by the control plane from a model and what outlives it ([`Carried`]); published through one `ArcSwap`.
 //! A request keeps the snapshot that it began with.
 
+pub mod course;
 pub mod plane;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::time::Instant;
 
 use dashmap::DashMap;
 use rustls::server::ProducesTickets;
@@ -17,7 +19,9 @@ use crate::config::model::{self, Config, Name};
 use crate::route::table::RouteTable;
 use crate::tls::server::ServerTls;
 use crate::tls::{self, TlsError};
-use crate::upstream::pool::Pool;
+use crate::upstream::endpoint::Standing;
+use crate::upstream::failback::BACKUPS;
+use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::registry::Registry;
 
 /// One whole, consistent view of the world, but for the live state that it points to.
@@ -134,7 +138,7 @@ impl Snapshot {
                 Ok(Listener { spec: spec.clone(), tls, open })
             })
             .collect::<Result<_, BuildError>>()?;
-        let pools = config
+        let mut pools = config
             .pools
             .iter()
             .map(|spec| {
@@ -142,7 +146,8 @@ impl Snapshot {
                 let tls = tls.map_err(|source| BuildError::PoolTls { pool: spec.name.clone(), source })?;
                 Ok(Pool::new(spec.clone(), tls, &carried.registry))
             })
-            .collect::<Result<_, BuildError>>()?;
+            .collect::<Result<Vec<_>, BuildError>>()?;
+        link(&mut pools);
         let caches = config.caches.iter().map(|zone| carried.cache(zone)).collect();
         Ok(Self { generation, routes: RouteTable::build(&config.routes), listeners, pools, caches, config })
     }
@@ -170,9 +175,30 @@ impl Snapshot {
         &self.pools[index.at()]
     }
 
+    /// Whether nothing that is better than this stage of a pool can serve, as far as is known.
+    pub fn is_lost(&self, head: PoolIndex, stage: usize, now: Instant) -> bool {
+        let head = self.pool(head);
+        let is_out = |pool: &Pool, endpoint: &Endpoint| pool.standing(endpoint, now) > Standing::Unknown;
+        let all_out = |pool: &Pool| pool.state.is_low() || pool.endpoints.iter().all(|endpoint| is_out(pool, endpoint));
+        match stage.checked_sub(BACKUPS + 1) {
+            None => head.endpoints.iter().all(|endpoint| endpoint.spec.backup || is_out(head, endpoint)),
+            Some(at) => all_out(head) && head.chain.iter().take(at).all(|pool| all_out(self.pool(*pool))),
+        }
+    }
+
     /// The cache at `index`; routes name only caches that are there.
     pub fn cache(&self, index: CacheIndex) -> &Arc<Cache> {
         &self.caches[index.at()]
+    }
+}
+
+/// Gives each pool the places of those that take over from it.
+fn link(pools: &mut [Pool]) {
+    let place = |name: &Name| pools.iter().position(|pool| pool.spec.name == *name).map(|at| PoolIndex(at as u32));
+    let failover: Vec<Vec<PoolIndex>> =
+        pools.iter().map(|pool| pool.spec.failover.iter().filter_map(place).collect()).collect();
+    for (at, pool) in pools.iter_mut().enumerate() {
+        pool.chain = course::chain(&failover, PoolIndex(at as u32));
     }
 }
 

@@ -58,6 +58,14 @@ metrics! {
         "1 where the endpoint is in use, 0 where its verdict is down.";
     ENDPOINT_IN_FLIGHT = Gauge "headgate_endpoint_requests_in_flight" ["pool", "endpoint"]
         "Requests that the endpoint is working on.";
+    ENDPOINT_EJECTED = Gauge "headgate_endpoint_ejected" ["pool", "endpoint"]
+        "1 where traffic took the endpoint out (ejection), 0 where not.";
+    ENDPOINT_EJECTIONS = Counter "headgate_endpoint_ejections_total" ["pool", "endpoint"]
+        "Times that traffic took the endpoint out.";
+    POOL_PANIC = Gauge "headgate_pool_panic" ["pool"]
+        "1 while too few primaries are usable and all are used, 0 else.";
+    POOL_STAGE = Gauge "headgate_pool_stage" ["pool"]
+        "Where the pool's traffic is: 0 its primaries, 1 its backups, 2 and up the pools that take over, in order.";
     POOL_CONNECT = Histogram "headgate_pool_connect_seconds" ["pool"]
         "Time to open a connection to an endpoint, TLS included.";
     POOL_RESPONSE = Histogram "headgate_pool_response_seconds" ["pool"]

@@ -1,5 +1,5 @@
 //! One address of a pool and its live state. One writer per field: the control plane sets the verdict,
-//! workers count in-flight and raise suspicion.
+//! workers count in-flight and raise suspicion; who moves an ejection is told in [`Passive`].
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::base::clock;
+use crate::upstream::health::passive::Passive;
 
 /// The control plane's word on an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -53,6 +54,8 @@ pub enum Standing {
     Unknown,
     /// A worker met a failure of its own; a last resort.
     Suspect,
+    /// Taken out by what traffic told of it; a last resort behind those.
+    Ejected,
     /// Down or draining: never picked.
     Out,
 }
@@ -89,6 +92,8 @@ pub struct EndpointState {
     /// Doubts in a row.
     doubts: AtomicU32,
     requests: AtomicU64,
+    /// What traffic told of it.
+    pub passive: Passive,
     evidence: Mutex<VecDeque<Evidence>>,
     /// Asks the prober for a look before its next interval.
     probe_wanted: Notify,
@@ -105,6 +110,7 @@ impl EndpointState {
             suspect_until: AtomicU64::new(0),
             doubts: AtomicU32::new(0),
             requests: AtomicU64::new(0),
+            passive: Passive::default(),
             evidence: Mutex::new(VecDeque::new()),
             probe_wanted: Notify::new(),
         }
@@ -122,8 +128,13 @@ impl EndpointState {
 
     /// Sets the verdict. For the control plane alone. Up ends every doubt.
     pub fn set_verdict(&self, verdict: Verdict) {
-        if self.verdict.swap(verdict as u8, Ordering::Relaxed) != verdict as u8 {
+        let before = self.verdict.swap(verdict as u8, Ordering::Relaxed);
+        if before != verdict as u8 {
             self.since_unix_ms.store(clock::unix_millis(), Ordering::Relaxed);
+        }
+        // That it is back is news. That it is still up is none: traffic knew that when it was ejected.
+        if verdict == Verdict::Up && before == Verdict::Down as u8 {
+            self.passive.hurry_trial(clock::now());
         }
         if verdict == Verdict::Up {
             self.trust();
@@ -144,13 +155,15 @@ impl EndpointState {
     pub fn standing(&self, now: Instant) -> Standing {
         match self.verdict() {
             Verdict::Down => Standing::Out,
+            _ if self.passive.is_ejected(now) => Standing::Ejected,
             _ if self.is_suspect(now) => Standing::Suspect,
             Verdict::Unknown => Standing::Unknown,
             Verdict::Up => Standing::Usable,
         }
     }
 
-    fn is_suspect(&self, now: Instant) -> bool {
+    /// Whether a worker doubts it.
+    pub(crate) fn is_suspect(&self, now: Instant) -> bool {
         let until = self.suspect_until.load(Ordering::Relaxed);
         until != 0 && clock::millis(now) < until
     }
@@ -165,14 +178,14 @@ impl EndpointState {
         let doubts = self.doubts.fetch_add(1, Ordering::Relaxed).min(5);
         let wait = (FIRST_DOUBT * 2_u32.pow(doubts)).min(LONGEST_DOUBT);
         self.suspect_until.store(clock::millis(now + wait), Ordering::Relaxed);
-        self.note(Evidence {
-            at_unix_ms: clock::unix_millis(),
-            healthy: false,
-            source: "traffic",
-            detail: detail.to_owned(),
-            took_ms: 0,
-        });
+        self.note_traffic(false, detail.to_owned());
         self.probe_wanted.notify_one();
+    }
+
+    /// Keeps what traffic told of it.
+    pub(crate) fn note_traffic(&self, healthy: bool, detail: String) {
+        let at_unix_ms = clock::unix_millis();
+        self.note(Evidence { at_unix_ms, healthy, source: "traffic", detail, took_ms: 0 });
     }
 
     /// It answered: no doubt is left.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::base::reason::{Blame, Reason};
+use crate::config::model::Ejection;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::Progress;
@@ -37,6 +38,29 @@ impl Lesson<'_> {
         matches!(self, Self::Failed { reason: ConnectRefused | ConnectTimeout | ConnectFailed | EndpointTls, .. })
     }
 
+    /// What it says of the endpoint's health.
+    fn mark(&self) -> Mark {
+        match self {
+            Self::Answered { status, .. } => match status.as_u16() {
+                502..=504 => Mark::Error,
+                500.. => Mark::Bad,
+                _ => Mark::Good,
+            },
+            Self::Failed { reason, .. } if reason.blame() != Blame::Endpoint => Mark::Nothing,
+            Self::Failed { .. } if self.is_unreachable() => Mark::Bad,
+            Self::Failed { reason: Reason::EndpointClosed, .. } => Mark::Broken,
+            Self::Failed { .. } => Mark::Error,
+        }
+    }
+
+    /// In words.
+    fn told(&self) -> String {
+        match self {
+            Self::Answered { status, .. } => status.to_string(),
+            Self::Failed { detail, .. } => detail.to_string(),
+        }
+    }
+
     /// The others of its idle connections have likely gone the same way.
     pub fn spoils_idle_connections(&self) -> bool {
         let broke =
@@ -45,15 +69,76 @@ impl Lesson<'_> {
     }
 }
 
+/// What a lesson says of an endpoint's health.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// It works.
+    Good,
+    /// Nothing: the client or headgate was at fault.
+    Nothing,
+    /// It counts in the window only. That it cannot be reached is what suspicion is for, which is quicker to forgive.
+    Bad,
+    /// A gateway error: it counts in a row as well.
+    Error,
+    /// It broke the connection: so does a crash, once, with all that runs.
+    Broken,
+}
+
 impl Pool {
     /// Takes what an attempt taught. The endpoint's own failures raise doubt; a reused connection that had gone stale
     /// says nothing of it.
-    pub fn learn(&self, endpoint: &Endpoint, lesson: Lesson<'_>, now: impl Fn() -> Instant) {
+    ///
+    /// `began` is when the attempt did.
+    pub fn learn(&self, endpoint: &Endpoint, lesson: Lesson<'_>, began: Instant, now: impl Fn() -> Instant) {
         let state: &EndpointState = &endpoint.state;
         match lesson {
             Lesson::Answered { .. } => state.trust(),
             Lesson::Failed { detail, .. } if lesson.is_unreachable() => state.suspect(now(), &detail.to_string()),
             Lesson::Failed { .. } => {}
+        }
+        if let Some(rule) = &self.spec.ejection {
+            self.mark(rule, endpoint, lesson, began, now);
+        }
+    }
+
+    /// Passive checks: counts, errors in a row, and what a trial came to.
+    fn mark(
+        &self,
+        rule: &Ejection,
+        endpoint: &Endpoint,
+        lesson: Lesson<'_>,
+        began: Instant,
+        now: impl Fn() -> Instant,
+    ) {
+        let passive = &endpoint.state.passive;
+        let mark = lesson.mark();
+        match mark {
+            Mark::Nothing => return,
+            Mark::Good => {
+                passive.good();
+                if let (Some(_), Lesson::Answered { after, .. }) = (rule.latency, lesson) {
+                    passive.took(after);
+                }
+                if passive.is_marked() && passive.pass_trial(began, now()) {
+                    endpoint.state.note_traffic(true, format!("in again: answered the trial with {}", lesson.told()));
+                    tracing::info!(pool = %self.spec.name, endpoint = %endpoint.name, "endpoint is in again: it answered the trial");
+                }
+                return;
+            }
+            Mark::Bad | Mark::Error | Mark::Broken => passive.bad(),
+        }
+        let now = now();
+        if self.fail_trial(rule, endpoint, began, now, &lesson.told()) {
+            return;
+        }
+        let counts = mark == Mark::Error || mark == Mark::Broken && passive.is_news(began);
+        if let Some(most) = rule.consecutive_errors.filter(|_| counts) {
+            let errors = passive.error(now);
+            // Where it may not be ejected, the next look is as many errors later.
+            if errors % most == 0 || passive.is_back_by_time() {
+                let why = format!("{errors} errors in a row, the last: {}", lesson.told());
+                self.eject(rule, endpoint, now, &why);
+            }
         }
     }
 }

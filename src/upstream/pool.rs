@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::base::id::EndpointIndex;
+use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::units::Weight;
 use crate::config::model;
 use crate::upstream::balance::{EndpointView, Members, Wheel};
 use crate::upstream::endpoint::{EndpointState, Standing};
 use crate::upstream::orders::Drain;
+use crate::upstream::pool_state::PoolState;
 use crate::upstream::registry::{Registry, SlotId};
 
 /// A named set of endpoints with one balancer and one policy.
@@ -22,6 +23,12 @@ pub struct Pool {
     pub endpoints: Vec<Endpoint>,
     /// TLS to its endpoints.
     pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// Where its traffic is.
+    pub state: Arc<PoolState>,
+    /// The pools that take over, and those that take over from them, in order; none twice.
+    pub chain: Vec<PoolIndex>,
+    /// Whether anything can take over: backups or other pools.
+    pub has_stages: bool,
     primaries: Wheel,
     backups: Wheel,
 }
@@ -69,7 +76,18 @@ impl Pool {
             let all = endpoints.iter().enumerate().filter(|(_, endpoint)| of_kind(endpoint));
             Wheel::new(all.map(|(at, endpoint)| (EndpointIndex(at as u32), endpoint.spec.weight)))
         };
-        Self { primaries: wheel(false), backups: wheel(true), endpoints, tls, spec }
+        let has_stages = !spec.failover.is_empty() || spec.endpoints.iter().any(|endpoint| endpoint.backup);
+        let state = registry.pool(&spec.name);
+        let chain = Vec::new();
+        Self { primaries: wheel(false), backups: wheel(true), endpoints, tls, state, chain, has_stages, spec }
+    }
+
+    /// How a picker sees one of its endpoints: in panic, all that nobody took out on purpose and that can be reached.
+    pub fn standing(&self, endpoint: &Endpoint, now: Instant) -> Standing {
+        if self.spec.panic_threshold == 0 || !self.state.is_panicking() || endpoint.drain.is_some() {
+            return endpoint.standing(now);
+        }
+        if endpoint.state.is_suspect(now) { Standing::Suspect } else { Standing::Usable }
     }
 
     /// The endpoint at `index`.
@@ -99,7 +117,7 @@ impl Members for Pool {
         EndpointView {
             weight: endpoint.spec.weight,
             backup: endpoint.spec.backup,
-            standing: endpoint.standing(now),
+            standing: self.standing(endpoint, now),
             in_flight: endpoint.state.in_flight(),
             hash: endpoint.hash,
         }

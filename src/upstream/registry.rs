@@ -12,6 +12,7 @@ use crate::config::model::{self, HealthProbe, Name, PoolTls};
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::orders::Orders;
 use crate::upstream::pool::Pool;
+use crate::upstream::pool_state::PoolState;
 
 /// What a verdict belongs to: another probe asks another question, so its verdict starts anew.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,6 +41,7 @@ pub struct Registry {
     /// What operators have ordered.
     pub orders: Orders,
     states: DashMap<StateKey, Arc<EndpointState>>,
+    pools: DashMap<Name, Arc<PoolState>>,
     slots: DashMap<SlotKey, SlotId>,
     next_slot: AtomicU32,
 }
@@ -53,6 +55,11 @@ impl Registry {
         self.states.entry(key).or_insert_with(|| Arc::new(EndpointState::new(probed))).clone()
     }
 
+    /// The state of a pool as a whole.
+    pub fn pool(&self, name: &Name) -> Arc<PoolState> {
+        self.pools.entry(name.clone()).or_default().clone()
+    }
+
     /// The slot of idle connections to an endpoint.
     pub fn slot(&self, pool: &model::Pool, address: &Address) -> SlotId {
         let key = SlotKey { pool: pool.name.clone(), address: address.clone(), tls: pool.tls.clone() };
@@ -63,5 +70,6 @@ impl Registry {
     pub fn sweep(&self, pools: &[Pool]) {
         self.orders.keep(pools);
         self.states.retain(|_, state| Arc::strong_count(state) > 1);
+        self.pools.retain(|_, state| Arc::strong_count(state) > 1);
     }
 }

@@ -2,6 +2,8 @@
 
 mod action;
 mod cross;
+mod ejection;
+mod failover;
 mod health;
 mod listener;
 mod matches;
@@ -73,10 +75,11 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
     }
     let caches = section(caches, process::cache);
     let listeners = section(listeners, |name, table| listener::listener(name, table, &listener_defaults));
-    let pools = section(pools, |name, table| pool::pool(name, table, &pool_defaults));
+    let pools = section(pools, |name, table| pool::pool(name, table, &pool_defaults, &names));
     let routes = section(routes, |name, table| route::route(name, table, &route_defaults, &names));
     let listeners = cross::https_ports(&root, listeners);
     cross::addresses(&root);
+    failover::loops(&root, &pools);
     if context.has_faults() {
         return None;
     }
@@ -93,6 +96,7 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
     // Only a whole config can be judged: what has a fault may be what the rest is there for.
     reach::warn(&root, &config);
     risk::warn(&root, &config);
+    failover::warn(&root, &config);
     Some(config)
 }
 

@@ -3,18 +3,21 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::health;
+use super::{Names, ejection, failover, health};
 use crate::base::address::Address;
 use crate::base::units::Weight;
 use crate::config::document::{Item, Table};
 use crate::config::model::{
-    Balance, EndpointSpec, HashKey, HealthCheck, Pool, PoolTimeouts, PoolTls, ServerVerification,
+    Balance, Ejection, EndpointSpec, Failback, HashKey, HealthCheck, Pool, PoolTimeouts, PoolTls, ServerVerification,
 };
 
 pub(super) struct Defaults {
     balance: Balance,
     health: Option<HealthCheck>,
     timeouts: PoolTimeouts,
+    ejection: Option<Ejection>,
+    panic_threshold: u32,
+    failback: Failback,
     max_requests: Option<NonZeroU32>,
     max_idle: usize,
 }
@@ -29,6 +32,10 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
             body: Duration::from_secs(30),
             keep_alive: Duration::from_secs(4),
         },
+        ejection: Some(ejection::DEFAULT),
+        // Off: where a pool is down, a quick 503 helps more than more requests to what is down.
+        panic_threshold: 0,
+        failback: Failback::AtOnce,
         max_requests: None,
         max_idle: 1024,
     };
@@ -51,16 +58,23 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
         table.set("keep_alive", &mut policy.timeouts.keep_alive, Item::duration);
         table.finish();
     }
+    if let Some(table) = table.sub("ejection") {
+        policy.ejection = ejection::ejection(&table, policy.ejection);
+    }
+    table.set("panic_threshold", &mut policy.panic_threshold, |item| item.number(0..=100));
+    table.set("failback", &mut policy.failback, failover::failback);
     table.set("max_requests", &mut policy.max_requests, |item| Some(NonZeroU32::new(item.number(1..=10_000_000)?)));
     table.set("max_idle", &mut policy.max_idle, |item| Some(item.number(0..=100_000)? as usize));
     policy
 }
 
-pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults) -> Option<Pool> {
-    table.reserve(&["failover", "sticky"]);
+pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &Names<'_>) -> Option<Pool> {
+    table.reserve(&["sticky"]);
     let endpoints = table.need("endpoints").and_then(|item| endpoints(&item));
     let policy = policy(table, defaults);
     let tls = table.sub("tls").map(|table| tls(&table));
+    let mut chain = Vec::new();
+    table.set("failover", &mut chain, |item| failover::failover(item, name, names));
     table.finish();
     let endpoints = endpoints?;
     if let Some(check) = &policy.health {
@@ -79,8 +93,21 @@ pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults) -> Option
             help,
         );
     }
-    let Defaults { balance, health, timeouts, max_requests, max_idle } = policy;
-    Some(Pool { name: name.into(), balance, endpoints, health, timeouts, tls, max_requests, max_idle })
+    let Defaults { balance, health, timeouts, ejection, panic_threshold, failback, max_requests, max_idle } = policy;
+    Some(Pool {
+        name: name.into(),
+        balance,
+        endpoints,
+        health,
+        timeouts,
+        tls,
+        ejection,
+        panic_threshold,
+        failover: chain,
+        failback,
+        max_requests,
+        max_idle,
+    })
 }
 
 fn balance(item: &Item<'_>) -> Option<Balance> {

@@ -29,6 +29,9 @@ fn unused(root: &Table<'_>, config: &Config) {
         pools(route).into_iter().for_each(|pool| used_pools[pool.at()] = true);
         route.cache.iter().for_each(|cache| used_caches[cache.zone.at()] = true);
     }
+    for (used, pool) in used_pools.iter_mut().zip(&config.pools) {
+        *used |= config.pools.iter().any(|other| other.failover.contains(&pool.name));
+    }
     for (section, what, used) in [("pools", "pool", used_pools), ("caches", "cache", used_caches)] {
         for ((name, item), _) in items(root, section).iter().zip(used).filter(|(_, used)| !used) {
             item.warn(format!("no route uses the {what} `{name}`"), "name it in a route, or remove it");

@@ -3,6 +3,8 @@
 //!
 //! Nothing here can be wrong on its own, so nothing that reads it has an error to handle.
 
+mod ejection;
+mod failover;
 mod health;
 mod listener;
 mod pool;
@@ -11,6 +13,8 @@ mod route;
 
 use std::sync::Arc;
 
+pub use ejection::Ejection;
+pub use failover::Failback;
 pub use health::{GrpcProbe, HealthCheck, HealthProbe, HttpProbe, ProbeKind, StatusSet, TcpProbe};
 pub use listener::{
     CertificateFiles, HttpsRedirect, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, TlsVersion,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::units::Weight;
-use crate::config::model::{HealthCheck, Name};
+use crate::config::model::{Ejection, Failback, HealthCheck, Name};
 
 /// A named set of endpoints with one balancer and one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +23,14 @@ pub struct Pool {
     pub timeouts: PoolTimeouts,
     /// TLS to the endpoints; cleartext without.
     pub tls: Option<PoolTls>,
+    /// Passive check; none where it is switched off.
+    pub ejection: Option<Ejection>,
+    /// Percent of the primaries; while fewer are usable, all are used (or the failover pools). 0 is never.
+    pub panic_threshold: u32,
+    /// The pools that take over while no endpoint of this one is usable, in order.
+    pub failover: Vec<Name>,
+    /// How traffic comes back from backups and failover pools.
+    pub failback: Failback,
     /// Requests at the same time, per endpoint, over all workers.
     pub max_requests: Option<NonZeroU32>,
     /// Idle connections kept, per endpoint and worker.

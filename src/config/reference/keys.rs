@@ -69,9 +69,9 @@ pub(super) const SECTIONS: &[Section] = &[
     defaults("defaults.listener", "for all listeners: timeouts, limits", "listeners", &["timeouts", "limits"]),
     defaults(
         "defaults.pool",
-        "for all pools: balance, health, timeouts, max_requests, max_idle",
+        "for all pools: what a pool takes but endpoints, tls, failover",
         "pools",
-        &["balance", "health", "timeouts", "max_requests", "max_idle"],
+        &["balance", "health", "timeouts", "ejection", "panic_threshold", "failback", "max_requests", "max_idle"],
     ),
     defaults(
         "defaults.route",
@@ -180,6 +180,31 @@ pub(super) const SECTIONS: &[Section] = &[
             key("timeouts.response", Default(r#""30s""#), "to the response's head, per attempt"),
             key("timeouts.body", Default(r#""30s""#), "between two pieces of a response body"),
             key("timeouts.keep_alive", Default(r#""4s""#), "an idle connection; keep it below what the endpoints use"),
+            key("ejection.enabled", Default("true"), "take out endpoints whose answers are worse than the others'"),
+            key("ejection.consecutive_errors", Default("5"), "502, 503, 504 or no answer, in a row, 1 to 1000; 0: off"),
+            key(
+                "ejection.success_rate",
+                Default("50"),
+                "points below the others' share of answers that are no 5xx, 1 to 100; 0: off",
+            ),
+            key("ejection.latency", Default("0"), "times the median of the others' mean latency, 2 to 100; 0: off"),
+            key("ejection.interval", Default(r#""10s""#), "the window of success rate and latency"),
+            key("ejection.minimum_hosts", Default("2"), "endpoints that can be compared, 2 to 1000"),
+            key("ejection.minimum_requests", Default("20"), "of an endpoint in the window, to compare it"),
+            key("ejection.base_time", Default(r#""30s""#), "the first ejection; then one request tries it"),
+            key("ejection.max_time", Default(r#""5m""#), "each further one is twice as long, up to this"),
+            key(
+                "ejection.max_ejected",
+                Default("50"),
+                "percent of the pool, but one at least and never the last, 1 to 100; 0: none",
+            ),
+            key(
+                "panic_threshold",
+                Default("0"),
+                "percent of primaries; while fewer are usable, all are used, or the failover pools; 0: off",
+            ),
+            key("failover", Example(r#"["static"]"#), "the pools that take over while no endpoint is usable, in order"),
+            key("failback", Default(r#""at-once""#), "from backups and failover pools: at-once | manual"),
             key("max_requests", Example("100"), "at the same time, per endpoint; unless given: no limit"),
             key("max_idle", Default("1024"), "idle connections kept, per endpoint and worker"),
         ],
@@ -189,6 +214,8 @@ pub(super) const SECTIONS: &[Section] = &[
         "",
         &[
             key("endpoints", Again(r#"["127.0.0.1:7101", "127.0.0.1:7102"]"#), ""),
+            key("failback.after_stable", Example(r#""10m""#), "when what was better has been usable for so long"),
+            key("failback.ramp", Example(r#""5m""#), "in shares that grow evenly over so long"),
             key("balance.hash", Example(r#""client-ip""#), "the same endpoint for the same client"),
             key("health.tcp.send", Example(r#""PING\r\n""#), "say this; unless given: nothing"),
             key(

@@ -1,7 +1,7 @@
 //! Picks one endpoint. Pure: no I/O, no clock, no dice but the seed; `headgate explain` calls the same function.
 //!
-//! Tiers, best first: usable primaries, usable backups, endpoints not yet probed, suspects. The first tier that has
-//! an endpoint which is neither tried nor full is the one that is balanced over.
+//! Tiers, best first: usable primaries, usable backups, endpoints not yet probed, suspects, ejected ones; in each the
+//! primaries come first, unless the pool's traffic is held at its backups. The first tier that has an endpoint which is neither tried nor full is the one that is balanced over.
 
 use std::net::IpAddr;
 use std::time::Instant;
@@ -51,6 +51,8 @@ pub struct PickRequest<'a> {
     pub max_requests: Option<u32>,
     /// Hash of the key, for hashing algorithms.
     pub key: u64,
+    /// The pool's traffic is held at its backups: those that are usable come before usable primaries.
+    pub backups_first: bool,
     /// The time, for suspicion.
     pub now: Instant,
     /// Dice; the turn for round-robin.
@@ -123,11 +125,15 @@ fn greatest_common_divisor(a: i64, b: i64) -> i64 {
 }
 
 /// The tiers, best first.
-const TIERS: [(Standing, Option<bool>); 4] = [
+const TIERS: [(Standing, Option<bool>); 8] = [
     (Standing::Usable, Some(false)),
     (Standing::Usable, Some(true)),
-    (Standing::Unknown, None),
-    (Standing::Suspect, None),
+    (Standing::Unknown, Some(false)),
+    (Standing::Unknown, Some(true)),
+    (Standing::Suspect, Some(false)),
+    (Standing::Suspect, Some(true)),
+    (Standing::Ejected, Some(false)),
+    (Standing::Ejected, Some(true)),
 ];
 
 /// Picks the endpoint for one attempt.
@@ -136,7 +142,14 @@ const TIERS: [(Standing, Option<bool>); 4] = [
 /// [`NoPick`] says why there is none.
 pub fn pick<M: Members>(pool: &M, request: &PickRequest<'_>) -> Result<EndpointIndex, NoPick> {
     let mut why = NoPick::AllDown;
-    for tier in TIERS {
+    for (place, mut tier) in TIERS.into_iter().enumerate() {
+        // The first two change places.
+        if request.backups_first && place < 2 {
+            tier.1 = Some(place == 0);
+        }
+        if pool.wheel(tier.1 == Some(true)).len() == 0 {
+            continue;
+        }
         if let Some(index) = by_dice(pool, request, tier) {
             return Ok(index);
         }

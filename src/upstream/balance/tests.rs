@@ -43,7 +43,15 @@ fn view(weight: u16, standing: Standing, backup: bool) -> EndpointView {
 }
 
 fn ask(balance: &Balance, seed: u64) -> PickRequest<'_> {
-    PickRequest { balance, tried: &[], max_requests: None, key: seed, now: clock::now(), seed: Seed(seed) }
+    PickRequest {
+        balance,
+        tried: &[],
+        max_requests: None,
+        key: seed,
+        backups_first: false,
+        now: clock::now(),
+        seed: Seed(seed),
+    }
 }
 
 const EVERY: [Balance; 5] = [
@@ -169,7 +177,7 @@ fn a_pick_looks_at_no_more_of_three_thousand_than_of_three() {
 
 fn any_pool() -> impl Strategy<Value = Vec<EndpointView>> {
     let standing =
-        prop_oneof![Just(Standing::Usable), Just(Standing::Unknown), Just(Standing::Suspect), Just(Standing::Out)];
+        prop::sample::select(vec![Standing::Usable, Standing::Unknown, Standing::Suspect, Standing::Ejected, Standing::Out]);
     let endpoint = (1..2000_u16, standing, any::<bool>(), 0..4_u32, any::<u64>()).prop_map(
         |(weight, standing, backup, in_flight, hash)| EndpointView {
             in_flight,
@@ -183,23 +191,24 @@ fn any_pool() -> impl Strategy<Value = Vec<EndpointView>> {
 proptest! {
     /// A pick is always from the best tier that has a free endpoint, and there is one whenever that exists.
     #[test]
-    fn picks_come_from_the_best_tier(views in any_pool(), seed: u64, tried in proptest::collection::vec(0..12_u32, 0..6), limit in proptest::option::of(1..5_u32)) {
+    fn picks_come_from_the_best_tier(views in any_pool(), seed: u64, backups_first: bool, tried in proptest::collection::vec(0..12_u32, 0..6), limit in proptest::option::of(1..5_u32)) {
         let tried: Vec<_> = tried.into_iter().map(EndpointIndex).collect();
         let pool = Fake::new(views);
         let mut tiers: HashMap<usize, Vec<EndpointIndex>> = HashMap::new();
         for (at, view) in pool.views.iter().enumerate() {
             let index = EndpointIndex(at as u32);
-            let rank = TIERS.iter().position(|(standing, backup)| {
-                view.standing == *standing && backup.is_none_or(|backup| backup == view.backup)
-            });
+            // Of the usable, those come first whose turn it is; of the others always the primaries.
+            let first = backups_first && view.standing == Standing::Usable;
+            let standing = Some(view.standing).filter(|standing| *standing < Standing::Out);
+            let rank = standing.map(|standing| 2 * standing as usize + usize::from(view.backup != first));
             if let Some(rank) = rank && !tried.contains(&index) && limit.is_none_or(|limit| view.in_flight < limit) {
                 tiers.entry(rank).or_default().push(index);
             }
         }
-        let best = (0..4).find_map(|rank| tiers.get(&rank));
+        let best = (0..8).find_map(|rank| tiers.get(&rank));
         for balance in &EVERY {
             let mut request = ask(balance, seed);
-            (request.tried, request.max_requests) = (&tried, limit);
+            (request.tried, request.max_requests, request.backups_first) = (&tried, limit, backups_first);
             match (pick(&pool, &request), best) {
                 (Ok(index), Some(best)) => prop_assert!(best.contains(&index)),
                 (Err(_), None) => {}

@@ -1,0 +1,107 @@
+//! Takes endpoints out of a pool by what traffic told of them, and lets one request try them.
+//!
+//! How many may be out is counted over the pool's endpoints at the moment of the deed, under a turn that one thread has
+//! at a time and nobody waits for: a count of its own would have to be kept true over reloads. Who gets no turn, or finds
+//! the limit reached, does nothing: the next errors bring the next look.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::base::clock;
+use crate::base::id::EndpointIndex;
+use crate::config::model::Ejection;
+use crate::upstream::endpoint::{Standing, Verdict};
+use crate::upstream::health::passive::Ending;
+use crate::upstream::pool::{Endpoint, Pool};
+
+impl Pool {
+    /// Ejects an endpoint, unless too many are out already or it is the last; tells whether.
+    pub(crate) fn eject(&self, rule: &Ejection, endpoint: &Endpoint, now: Instant, why: &str) -> bool {
+        let Some(_turn) = self.state.take_turn() else { return false };
+        let (state, others) = (&endpoint.state, self.endpoints.iter());
+        let others = || others.clone().filter(|other| !Arc::ptr_eq(&other.state, state));
+        let out = others().filter(|other| other.state.passive.is_ejected(now)).count();
+        let is_last = !others().any(|other| other.standing(now) <= Standing::Unknown);
+        if is_last || out >= rule.most(self.endpoints.len()) {
+            let limit = if is_last { "it is the last" } else { "`ejection.max_ejected` are out" };
+            state.note_traffic(false, format!("{why}; not ejected: {limit}"));
+            return false;
+        }
+        let ending = if endpoint.spec.backup { Ending::Time } else { Ending::Trial };
+        let Some(time) = state.passive.eject(now, ending, rule.max_time, |before| rule.time(before)) else {
+            return false;
+        };
+        self.went_out(endpoint, now, time, why);
+        true
+    }
+
+    /// The attempt that began then failed: where it was the trial, the endpoint is out again; tells whether.
+    pub(crate) fn fail_trial(
+        &self,
+        rule: &Ejection,
+        endpoint: &Endpoint,
+        began: Instant,
+        now: Instant,
+        why: &str,
+    ) -> bool {
+        let out = endpoint.state.passive.fail_trial(began, now, |before| rule.time(before));
+        if let Some(time) = out {
+            self.went_out(endpoint, now, time, &format!("the trial failed: {why}"));
+        }
+        out.is_some()
+    }
+
+    fn went_out(&self, endpoint: &Endpoint, now: Instant, time: Duration, why: &str) {
+        self.state.trial_not_after(clock::millis(now + time));
+        let told = format!(
+            "ejected for {}: {why}",
+            humantime::format_duration(Duration::from_millis(time.as_millis() as u64))
+        );
+        tracing::warn!(pool = %self.spec.name, endpoint = %endpoint.name, "endpoint is {told}");
+        endpoint.state.note_traffic(false, told);
+    }
+
+    /// Whether an ejected endpoint waits to be tried. Costs one load while none is out.
+    pub fn is_trial_due(&self, now: Instant) -> bool {
+        self.spec.ejection.is_some() && self.state.is_trial_due(now)
+    }
+
+    /// The endpoint that waits, if there is one that can be tried: the right is taken with the answer.
+    pub fn take_trial(&self, tried: &[EndpointIndex], now: Instant) -> Option<EndpointIndex> {
+        let timeouts = &self.spec.timeouts;
+        let wait = (timeouts.connect + timeouts.response).max(Duration::from_secs(1));
+        let mut found = None;
+        let mut next = u64::MAX;
+        for (at, endpoint) in self.endpoints.iter().enumerate() {
+            let (index, passive) = (EndpointIndex(at as u32), &endpoint.state.passive);
+            if found.is_none()
+                && self.can_be_tried(endpoint, now)
+                && !tried.contains(&index)
+                && passive.begin_trial(now, wait)
+            {
+                found = Some(index);
+            }
+            // Those that are due and cannot be tried now are the control plane's to remember.
+            let until = passive.ejected_until(now).filter(|until| *until > clock::millis(now));
+            next = next.min(until.unwrap_or(u64::MAX));
+        }
+        self.state.trial_at(next);
+        found
+    }
+
+    fn can_be_tried(&self, endpoint: &Endpoint, now: Instant) -> bool {
+        let state = &endpoint.state;
+        let is_full = self.spec.max_requests.is_some_and(|most| state.in_flight() >= most.get());
+        let is_wanted = state.verdict() != Verdict::Down && endpoint.drain.is_none() && !state.is_suspect(now);
+        is_wanted && !is_full && state.passive.is_trial_due(now)
+    }
+
+    /// Finds out anew when the next trial is due. For the control plane, which sees verdicts change.
+    pub(crate) fn plan_trial(&self, now: Instant) {
+        let due = |endpoint: &Endpoint| {
+            let until = endpoint.state.passive.ejected_until(now)?;
+            (until > clock::millis(now) || self.can_be_tried(endpoint, now)).then_some(until)
+        };
+        self.state.trial_at(self.endpoints.iter().filter_map(due).min().unwrap_or(u64::MAX));
+    }
+}
