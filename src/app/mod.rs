@@ -20,6 +20,7 @@ use crate::config::load::{self, Loaded};
 use crate::config::model::{Config, Name};
 use crate::control::receipts::{Cause, Receipt};
 use crate::control::reload::bind_fault;
+use crate::control::traffic::FailbackRefused;
 use crate::control::{self, End, Gone, Handle, Setup};
 use crate::server::{listener, worker};
 use crate::snapshot::plane::{Plane, WorkerCommand};
@@ -141,6 +142,14 @@ impl Running {
     /// What loads of the config came to, newest first.
     pub fn receipts(&self) -> Vec<Receipt> {
         self.handle.receipts.all()
+    }
+
+    /// Lets a pool's traffic go back to what it was taken from, as `Handle::failback` does.
+    ///
+    /// # Errors
+    /// Where there is nothing to go back from or to.
+    pub fn failback(&self, pool: &str) -> Result<(), FailbackRefused> {
+        self.handle.failback(pool)
     }
 
     /// Begins the end.

@@ -12,6 +12,8 @@ pub mod order;
 mod probes;
 pub mod receipts;
 pub mod reload;
+#[cfg(test)]
+mod simulation;
 pub mod status;
 mod supervisor;
 pub mod traffic;

@@ -105,3 +105,103 @@ impl Pool {
         self.state.trial_at(self.endpoints.iter().filter_map(due).min().unwrap_or(u64::MAX));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::parse_text;
+    use crate::upstream::registry::Registry;
+
+    fn pool(endpoints: u32, more: &str) -> Pool {
+        let list: Vec<_> = (1..=endpoints).map(|port| format!("\"127.0.0.1:{port}\"")).collect();
+        let text = format!(
+            "config_version = 1\nlisteners.a.address = \"127.0.0.1:0\"\nroutes.r.pool = \"p\"\n[pools.p]\nendpoints = \
+             [{}]\n{more}",
+            list.join(", ")
+        );
+        let (config, _) = parse_text("t.toml", &text, &|_| None).unwrap_or_else(|faults| panic!("{faults:#?}"));
+        Pool::new(config.pools[0].clone(), None, &Registry::default())
+    }
+
+    fn ejected(pool: &Pool, now: Instant) -> usize {
+        pool.endpoints.iter().filter(|endpoint| endpoint.state.passive.is_ejected(now)).count()
+    }
+
+    /// Each worker saw room for one more.
+    #[test]
+    fn the_limit_holds_while_many_eject_at_once() {
+        for _ in 0..200 {
+            let (pool, now) = (pool(8, "ejection.max_ejected = 25"), clock::now());
+            let rule = pool.spec.ejection.unwrap();
+            std::thread::scope(|scope| {
+                for endpoint in &pool.endpoints {
+                    scope.spawn(|| (0..3).for_each(|_| _ = pool.eject(&rule, endpoint, now, "test")));
+                }
+            });
+            assert!(ejected(&pool, now) <= 2);
+            pool.endpoints.iter().for_each(|endpoint| _ = pool.eject(&rule, endpoint, now, "test"));
+            assert_eq!(ejected(&pool, now), 2, "and is reached");
+        }
+    }
+
+    #[test]
+    fn the_last_usable_one_stays() {
+        let (pool, now) = (pool(3, "ejection.max_ejected = 100"), clock::now());
+        let rule = pool.spec.ejection.unwrap();
+        pool.endpoints[0].state.set_verdict(Verdict::Down);
+        assert!(pool.eject(&rule, &pool.endpoints[1], now, "test"));
+        assert!(!pool.eject(&rule, &pool.endpoints[2], now, "test"), "the other two are out");
+        let told = pool.endpoints[2].state.evidence().pop().unwrap();
+        assert_eq!((told.detail.as_str(), told.source), ("test; not ejected: it is the last", "traffic"));
+    }
+
+    #[test]
+    fn one_request_tries_it_and_a_failure_doubles_the_time() {
+        let (pool, start) = (pool(2, ""), clock::now());
+        let (rule, endpoint, second) = (pool.spec.ejection.unwrap(), &pool.endpoints[0], Duration::from_secs(1));
+        assert!(pool.eject(&rule, endpoint, start, "test"));
+        let mut now = start;
+        for wait in [30, 60, 120, 240, 300, 300] {
+            assert_eq!((pool.is_trial_due(now), pool.take_trial(&[], now + second * (wait - 1))), (false, None));
+            now += second * wait;
+            assert!(pool.is_trial_due(now));
+            assert_eq!(pool.take_trial(&[], now), Some(EndpointIndex(0)));
+            assert_eq!(pool.take_trial(&[], now), None, "one at a time");
+            assert!(!pool.fail_trial(&rule, endpoint, now - second, now, "an older one"));
+            assert!(pool.fail_trial(&rule, endpoint, now, now, "test"));
+        }
+        now += second * 300;
+        assert_eq!(pool.take_trial(&[], now), Some(EndpointIndex(0)));
+        assert!(!endpoint.state.passive.pass_trial(start, now), "it began before the ejection");
+        assert!(endpoint.state.passive.pass_trial(now, now));
+        assert_eq!(endpoint.state.standing(now), Standing::Usable);
+        // A relapse goes on where it was; after a long good stretch all begins anew.
+        assert!(pool.eject(&rule, endpoint, now + second, "test"));
+        assert!(endpoint.state.passive.is_ejected(now + second * 300));
+    }
+
+    #[test]
+    fn a_trial_that_nobody_hears_of_is_made_again() {
+        let (pool, start) = (pool(2, "timeouts.response = \"9s\""), clock::now());
+        let rule = pool.spec.ejection.unwrap();
+        assert!(pool.eject(&rule, &pool.endpoints[0], start, "test"));
+        let due = start + Duration::from_secs(30);
+        assert!(pool.take_trial(&[], due).is_some());
+        pool.plan_trial(due);
+        assert!(!pool.is_trial_due(due + Duration::from_secs(9)));
+        assert_eq!(pool.take_trial(&[], due + Duration::from_secs(10)), Some(EndpointIndex(0)));
+    }
+
+    #[test]
+    fn a_check_that_finds_it_up_again_brings_the_trial_forward() {
+        let (pool, now) = (pool(2, "health.tcp = {}"), clock::now());
+        pool.endpoints.iter().for_each(|endpoint| endpoint.state.set_verdict(Verdict::Up));
+        let (rule, state) = (pool.spec.ejection.unwrap(), &pool.endpoints[0].state);
+        assert!(pool.eject(&rule, &pool.endpoints[0], now, "test"));
+        state.set_verdict(Verdict::Up);
+        assert!(!state.passive.is_trial_due(now + Duration::from_secs(1)), "it was up all the time");
+        state.set_verdict(Verdict::Down);
+        state.set_verdict(Verdict::Up);
+        assert!(state.passive.is_trial_due(now + Duration::from_secs(1)));
+    }
+}

@@ -176,8 +176,13 @@ fn a_pick_looks_at_no_more_of_three_thousand_than_of_three() {
 }
 
 fn any_pool() -> impl Strategy<Value = Vec<EndpointView>> {
-    let standing =
-        prop::sample::select(vec![Standing::Usable, Standing::Unknown, Standing::Suspect, Standing::Ejected, Standing::Out]);
+    let standing = prop::sample::select(vec![
+        Standing::Usable,
+        Standing::Unknown,
+        Standing::Suspect,
+        Standing::Ejected,
+        Standing::Out,
+    ]);
     let endpoint = (1..2000_u16, standing, any::<bool>(), 0..4_u32, any::<u64>()).prop_map(
         |(weight, standing, backup, in_flight, hash)| EndpointView {
             in_flight,

@@ -160,6 +160,19 @@ impl Proxy {
         self.running().admin.clone().expect("the config has [admin]")
     }
 
+    /// What the admin API tells of one pool.
+    pub(crate) fn pool(&self, name: &str) -> serde_json::Value {
+        let Some(Address::Tcp(address)) = self.running().admin else { panic!("no [admin] on TCP") };
+        let mut client = crate::kit::Client::connect(address);
+        client.send(format!("GET /v1/pools/{name} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"));
+        serde_json::from_str(&client.receive().expect("the pool").body).unwrap()
+    }
+
+    /// Sends a pool's traffic back by hand; tells why not.
+    pub(crate) fn failback(&self, pool: &str) -> Result<(), String> {
+        self.running().failback(pool).map_err(|refused| refused.to_string())
+    }
+
     /// Begins the end, as SIGTERM does.
     pub(crate) fn drain(&self) {
         self.running().drain();
