@@ -4,8 +4,9 @@
 //!
 //! Two planes. The **data plane** is N workers, one thread each, that accept, decide, pick and forward; it never
 //! parses config, probes, resolves, or blocks. The **control plane** is one thread that changes the world in two
-//! ways only: it publishes a new [`snapshot`], or it sets an endpoint's verdict. An operator's word on an endpoint (drain,
-//! weight) is no verdict: a check must not take it back. It is a part of the snapshot.
+//! ways only: it publishes a new [`snapshot`], or it sets what it has the word on: an endpoint's verdict, and where a
+//! pool's traffic goes back to. An operator's word on an endpoint (drain, weight) is no verdict: a check must not take it
+//! back. It is a part of the snapshot.
 //!
 //! A request's way: [`server`] accepts, shakes hands and speaks HTTP → [`proxy`] admits the request → [`decide`]
 //! picks route, action, side, pools → the [`cache`] answers, or → [`upstream`] picks an endpoint and makes an

@@ -1,8 +1,8 @@
 //! Floor 7: the control plane, one thread with a runtime of its own.
 //!
 //! It changes the world in two ways only: it publishes a new snapshot, or it sets what it has the word on: an endpoint's
-//! verdict, and where a pool's traffic goes back to. Sockets are
-//! bound by whom the app names, since this room knows nothing of the server beside it.
+//! verdict, and where a pool's traffic goes back to. Sockets are bound by whom the app names, since this room knows
+//! nothing of the server beside it.
 
 mod asked;
 mod drain;

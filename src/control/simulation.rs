@@ -94,7 +94,7 @@ impl World {
                 endpoint.state.set_verdict(verdict);
             }
         }
-        look(&self.snapshot, turn % 4 == 0, self.now);
+        look(&self.snapshot, turn.is_multiple_of(4), self.now);
     }
 
     /// One request of at most three attempts, as the data plane makes them.

@@ -71,7 +71,7 @@ pub(super) fn watch(plane: &Arc<Plane>) {
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         for turn in 0_u64.. {
             looks.tick().await;
-            look(&plane.snapshot.load_full(), turn % LOOKS_PER_JUDGEMENT == 0, clock::now());
+            look(&plane.snapshot.load_full(), turn.is_multiple_of(LOOKS_PER_JUDGEMENT), clock::now());
         }
     });
 }

@@ -135,7 +135,7 @@ impl Pool {
         if let Some(most) = rule.consecutive_errors.filter(|_| counts) {
             let errors = passive.error(now);
             // Where it may not be ejected, the next look is as many errors later.
-            if errors % most == 0 || passive.is_back_by_time() {
+            if errors.is_multiple_of(most) || passive.is_back_by_time() {
                 let why = format!("{errors} errors in a row, the last: {}", lesson.told());
                 self.eject(rule, endpoint, now, &why);
             }
