@@ -70,6 +70,32 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_held_pool_comes_first_and_an_operators_order_keeps_the_chain() {
+        let pool = |name: &str, more: &str| format!("[pools.{name}]\nendpoints = [\"127.0.0.1:1\"]\n{more}\n");
+        let text = format!(
+            "config_version = 1\nlisteners.a.address = \"127.0.0.1:0\"\nroutes.r.split = {{ read = \"a\", write = \"w\" }}\n{}{}{}{}",
+            pool("a", "failover = [\"b\", \"c\"]"),
+            pool("b", ""),
+            pool("c", ""),
+            pool("w", "failover = [\"c\"]"),
+        );
+        let (config, _) = crate::config::load::parse_text("t.toml", &text, &|_| None).unwrap();
+        let carried = crate::snapshot::Carried::new();
+        let built = Snapshot::build(1, std::sync::Arc::new(config), &carried).unwrap();
+        for snapshot in [built.renewed(&carried), built] {
+            let names = || {
+                let course = snapshot.course(PoolIndex(0), Some(PoolIndex(3)), || 0);
+                course.iter().map(|leg| snapshot.pool(leg.pool).spec.name.to_string()).collect::<String>()
+            };
+            assert_eq!(names(), "abcw");
+            snapshot.pool(PoolIndex(0)).state.raise(BACKUPS + 2);
+            assert_eq!(names(), "cabw");
+            let hold = crate::upstream::failback::Hold { held: 0, target: 0, share: 0.0 };
+            snapshot.pool(PoolIndex(0)).state.set(BACKUPS + 2, hold, false, false);
+        }
+    }
+
+    #[test]
     fn a_chain_goes_down_before_it_goes_on_and_meets_each_once() {
         let pools: Vec<Vec<PoolIndex>> =
             [vec![1, 2], vec![3], vec![3, 4], vec![], vec![0]].map(|of| of.into_iter().map(PoolIndex).collect()).into();

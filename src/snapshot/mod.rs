@@ -138,7 +138,7 @@ impl Snapshot {
                 Ok(Listener { spec: spec.clone(), tls, open })
             })
             .collect::<Result<_, BuildError>>()?;
-        let mut pools = config
+        let pools = config
             .pools
             .iter()
             .map(|spec| {
@@ -147,7 +147,7 @@ impl Snapshot {
                 Ok(Pool::new(spec.clone(), tls, &carried.registry))
             })
             .collect::<Result<Vec<_>, BuildError>>()?;
-        link(&mut pools);
+        let pools = link(pools);
         let caches = config.caches.iter().map(|zone| carried.cache(zone)).collect();
         Ok(Self { generation, routes: RouteTable::build(&config.routes), listeners, pools, caches, config })
     }
@@ -160,7 +160,7 @@ impl Snapshot {
             config: self.config.clone(),
             listeners: self.listeners.clone(),
             routes: RouteTable::build(&self.config.routes),
-            pools: self.pools.iter().map(pool).collect(),
+            pools: link(self.pools.iter().map(pool).collect()),
             caches: self.caches.clone(),
         }
     }
@@ -193,13 +193,14 @@ impl Snapshot {
 }
 
 /// Gives each pool the places of those that take over from it.
-fn link(pools: &mut [Pool]) {
+fn link(mut pools: Vec<Pool>) -> Vec<Pool> {
     let place = |name: &Name| pools.iter().position(|pool| pool.spec.name == *name).map(|at| PoolIndex(at as u32));
     let failover: Vec<Vec<PoolIndex>> =
         pools.iter().map(|pool| pool.spec.failover.iter().filter_map(place).collect()).collect();
     for (at, pool) in pools.iter_mut().enumerate() {
         pool.chain = course::chain(&failover, PoolIndex(at as u32));
     }
+    pools
 }
 
 #[cfg(test)]
