@@ -75,7 +75,7 @@ pub struct Evidence {
     pub took_ms: u64,
 }
 
-/// How much evidence is kept per endpoint.
+/// How much evidence is kept per endpoint and source.
 const EVIDENCE_KEPT: usize = 20;
 /// First suspicion without active checks; doubles up to [`LONGEST_DOUBT`].
 const FIRST_DOUBT: Duration = Duration::from_secs(1);
@@ -201,11 +201,15 @@ impl EndpointState {
         self.probe_wanted.notified().await;
     }
 
-    /// Keeps a piece of evidence, the newest [`EVIDENCE_KEPT`] of them.
+    /// Keeps a piece of evidence, the newest [`EVIDENCE_KEPT`] of its source: probes come by the second, and what traffic
+    /// told once is what an operator looks for.
     pub fn note(&self, evidence: Evidence) {
         let mut kept = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.len() == EVIDENCE_KEPT {
-            kept.pop_front();
+        let same = |kept: &Evidence| kept.source == evidence.source;
+        if kept.iter().filter(|kept| same(kept)).count() >= EVIDENCE_KEPT
+            && let Some(oldest) = kept.iter().position(same)
+        {
+            kept.remove(oldest);
         }
         kept.push_back(evidence);
     }
@@ -271,6 +275,17 @@ mod tests {
         });
         assert_eq!((taken, state.in_flight()), (100, 100));
         assert!(state.begin_request(None));
+    }
+
+    #[test]
+    fn what_traffic_told_outlives_the_probes_that_follow() {
+        let state = EndpointState::new(true);
+        state.note_traffic(false, "ejected".to_owned());
+        for at_unix_ms in 0..50 {
+            state.note(Evidence { at_unix_ms, healthy: true, source: "probe", detail: String::new(), took_ms: 0 });
+        }
+        let kept = state.evidence();
+        assert_eq!((kept.len(), &*kept[0].detail, kept[1].at_unix_ms), (EVIDENCE_KEPT + 1, "ejected", 30));
     }
 
     #[test]
