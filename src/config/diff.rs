@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::config::model::{
     AccessLog, Action, Admin, CacheZone, Config, GrpcProbe, HealthCheck, HttpProbe, Listener, MetricsServer, Name,
-    Pool, ProbeKind, Process, Route, TcpProbe,
+    Pool, ProbeKind, Process, Retry, Route, TcpProbe,
 };
 
 /// One thing that differs.
@@ -149,7 +149,7 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
     let mut keys = differing!(Pool, old, new, {
         name: "name", balance: "balance", endpoints: "endpoints", health: "health", timeouts: "timeouts", tls: "tls",
         ejection: "ejection", panic_threshold: "panic_threshold", failover: "failover", failback: "failback",
-        max_requests: "max_requests", max_idle: "max_idle",
+        max_requests: "max_requests", max_idle: "max_idle", retry_budget: "retry_budget",
     });
     // Which ones is what an operator wants to read.
     if let Some(at) = keys.iter().position(|key| key == "endpoints") {
@@ -255,7 +255,7 @@ fn route(old: &Named<'_>, new: &Named<'_>) -> Vec<String> {
     let mut keys = differing!(Route, &old.route, &new.route, {
         name: "name", origin: "origin", matches: "match", action: "action", rewrite: "rewrite",
         request_headers: "request_headers", response_headers: "response_headers", limits: "limits",
-        timeouts: "timeouts", max_attempts: "retry.attempts", cache: "cache", upgrades: "upgrades",
+        timeouts: "timeouts", retry: "retry", cache: "cache", upgrades: "upgrades",
     });
     let behind = [
         ("match", old.listeners != new.listeners),
@@ -271,7 +271,18 @@ fn route(old: &Named<'_>, new: &Named<'_>) -> Vec<String> {
     for key in keys.iter_mut().filter(|key| *key == "action") {
         *key = if was == is { is.to_owned() } else { format!("{is} instead of {was}") };
     }
+    if let Some(at) = keys.iter().position(|key| key == "retry") {
+        keys.splice(at..=at, retry(&old.route.retry, &new.route.retry));
+    }
     keys
+}
+
+fn retry(old: &Retry, new: &Retry) -> Vec<String> {
+    differing!(Retry, old, new, {
+        attempts: "retry.attempts", on: "retry.on", status: "retry.status",
+        per_try_timeout: "retry.per_try_timeout", body: "retry.body", non_idempotent: "retry.non_idempotent",
+        idempotency_key: "retry.idempotency_key",
+    })
 }
 
 fn action(action: &Action) -> &'static str {
@@ -385,6 +396,12 @@ pool = "db"
         ("write = \"app\"", "write = \"db\"", &["routes.r changed: split"]),
         ("zone = \"main\"", "zone = \"other\"", &["routes.r changed: cache"]),
         ("pool = \"db\"", "pool = \"db\"\nretry.attempts = 1", &["routes.s changed: retry.attempts"]),
+        (
+            "pool = \"db\"",
+            "pool = \"db\"\nretry = { on = [\"timeout\"], status = [502], body = \"1KiB\", idempotency_key = true }",
+            &["routes.s changed: retry.on, retry.status, retry.body, retry.idempotency_key"],
+        ),
+        ("[pools.db]", "[pools.db]\nretry_budget.percent = 10", &["pools.db changed: retry_budget"]),
         ("[routes.r]", "[routes.q]", &["routes.r removed", "routes.q added"]),
         // Comments, and places in the file, are no change.
         ("[metrics]", "# a comment\n\n[metrics]", &[]),

@@ -73,8 +73,6 @@ pub struct Forward<'s> {
     pub path: Option<String>,
     /// The cache that may answer it.
     pub cache: Option<&'s RouteCache>,
-    /// Attempts in all.
-    pub max_attempts: u8,
 }
 
 /// Decides what is done with a request.
@@ -108,7 +106,7 @@ pub fn decide<'s>(input: &DecideInput<'s>, request: &RequestView<'_>) -> Decisio
     };
     let cacheable = matches!(*request.method, Method::GET | Method::HEAD) && side != Some(Side::Write);
     let cache = route.cache.as_ref().filter(|_| cacheable);
-    Decision::Forward(Forward { index, route, side, pool, overflow, path, cache, max_attempts: route.max_attempts })
+    Decision::Forward(Forward { index, route, side, pool, overflow, path, cache })
 }
 
 /// The key under which a route's responses are stored: its own space, for routes that share a zone may answer the

@@ -33,8 +33,8 @@ pub(super) enum Outcome {
         connect: Option<Duration>,
         first_byte: Duration,
     },
-    /// It failed.
-    Failure { error: ProxyError, progress: Progress },
+    /// It failed; `reused` where it was made on a connection that had been idle.
+    Failure { error: ProxyError, progress: Progress, reused: bool },
 }
 
 /// What an attempt is bound to.
@@ -46,6 +46,8 @@ pub(super) struct Terms<'a> {
     pub began: Instant,
     /// When the request's total time ends.
     pub end: Instant,
+    /// What this attempt alone may take.
+    pub per_try: Option<Duration>,
 }
 
 /// Makes one attempt. The request is taken, and put back where nothing of it was sent.
@@ -56,34 +58,37 @@ pub(super) async fn attempt(
     request: &mut Option<Request<RequestBody>>,
     terms: Terms<'_>,
 ) -> Outcome {
-    let Terms { mut reuse, meter, mut began, end } = terms;
+    let Terms { mut reuse, meter, mut began, end, per_try } = terms;
+    let response = per_try.map_or(pool.spec.timeouts.response, |per_try| per_try.min(pool.spec.timeouts.response));
     // Each turn takes an idle connection away, so this ends with one that works or with a new one.
-    let (exchanged, connect) = loop {
+    let (exchanged, connect, rested) = loop {
         let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
             Some(connection) => (connection, None),
-            None => match Box::pin(open(pool, endpoint, end)).await {
+            None => match Box::pin(open(pool, endpoint, per_try, end)).await {
                 Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
                 Err(error) => {
-                    return Outcome::Failure { error, progress: Progress::NothingSent };
+                    return Outcome::Failure { error, progress: Progress::NothingSent, reused: false };
                 }
             },
         };
         let Some(taken) = request.take() else {
             let error = ProxyError::new(Stage::Exchange, Reason::Internal);
-            return Outcome::Failure { error, progress: Progress::Sent };
+            return Outcome::Failure { error, progress: Progress::Sent, reused: false };
         };
+        let rested = connection.rested();
         let mut exchanged = {
             let exchange = std::pin::pin!(connection.exchange(taken));
-            within(exchange, worker.timers.timer(), began, pool.spec.timeouts.response, meter, end).await
+            within(exchange, worker.timers.timer(), began, response, meter, end).await
         };
         if let Ok(Err(failure)) = &mut exchanged {
             *request = failure.unsent.take();
         }
-        if request.is_none() || connect.is_some() {
-            break (exchanged, connect);
-        }
+        let Some(age) = rested.filter(|_| request.is_some()) else {
+            break (exchanged, connect, rested);
+        };
         // It had gone stale, and nobody has seen the request.
         (reuse, began) = (Reuse::Peek, clock::now());
+        worker.idle.met_closed(endpoint.slot, age, began, true);
     };
     let fail = |reason, source: Option<hyper::Error>, progress| {
         // A body that the client broke off surfaces here as an error of sending: the endpoint is not to blame.
@@ -95,7 +100,7 @@ pub(super) async fn attempt(
             Some(source) => ProxyError::with(stage, reason, source),
             None => ProxyError::new(stage, reason),
         };
-        Outcome::Failure { error, progress }
+        Outcome::Failure { error, progress, reused: rested.is_some() }
     };
     match exchanged {
         Ok(Ok((mut response, connection))) if is_framed_once(&response) => {
@@ -115,6 +120,9 @@ pub(super) async fn attempt(
                 _ if request.is_some() || failure.undelivered => (Reason::EndpointClosed, Progress::NothingSent),
                 _ => (Reason::EndpointClosed, Progress::Sent),
             };
+            if let Some(age) = rested.filter(|_| progress != Progress::Answered) {
+                worker.idle.met_closed(endpoint.slot, age, clock::now(), false);
+            }
             fail(reason, failure.error, progress)
         }
         Err(reason) => fail(reason, None, Progress::Sent),
@@ -185,7 +193,12 @@ async fn within<T>(
     .await
 }
 
-async fn open(pool: &Pool, endpoint: &Endpoint, end: Instant) -> Result<Connection<RequestBody>, ProxyError> {
+async fn open(
+    pool: &Pool,
+    endpoint: &Endpoint,
+    per_try: Option<Duration>,
+    end: Instant,
+) -> Result<Connection<RequestBody>, ProxyError> {
     let connect = async {
         let tls = match (&pool.tls, &pool.spec.tls) {
             (Some(config), Some(spec)) => {
@@ -202,7 +215,8 @@ async fn open(pool: &Pool, endpoint: &Endpoint, end: Instant) -> Result<Connecti
             .await
             .map_err(|error| ProxyError::with(Stage::Connect, Reason::ConnectFailed, error))
     };
-    let deadline = (clock::now() + pool.spec.timeouts.connect).min(end);
+    let connecting = pool.spec.timeouts.connect;
+    let deadline = (clock::now() + per_try.map_or(connecting, |per_try| per_try.min(connecting))).min(end);
     match tokio::time::timeout_at(deadline.into(), connect).await {
         Ok(opened) => opened,
         Err(_) if clock::now() >= end => Err(ProxyError::new(Stage::Connect, Reason::TotalTimeout)),

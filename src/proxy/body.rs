@@ -20,8 +20,9 @@ use crate::cache::Recorder;
 use crate::proxy::flow::{self, Flow};
 use crate::proxy::headers;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::replay::KeptBody;
 use crate::upstream::connection::Connection;
-use crate::upstream::connection::idle::IdleConnections;
+use crate::upstream::connection::idle::{IdleConnections, Keep};
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::registry::SlotId;
 
@@ -51,6 +52,8 @@ pub enum RequestBody {
     Held(Bytes),
     /// As the client sends it.
     Stream(Box<ClientBody>),
+    /// Likewise, and kept for a retry while it is small.
+    Kept(Box<KeptBody>),
 }
 
 /// A client's body, passed on as it comes.
@@ -90,6 +93,25 @@ impl IdleTimer {
 impl ClientBody {
     pub(super) fn new(incoming: Incoming, limit: u64, idle: IdleTimer, end: Instant, meter: Rc<BodyMeter>) -> Self {
         Self { incoming, limit, idle, end, meter }
+    }
+
+    /// The next piece, and what the conductor is to know of it.
+    pub(super) fn poll_metered(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        let frame = ready!(self.poll_next(context));
+        match &frame {
+            None => self.meter.ended.set(true),
+            Some(Err(reason)) => self.meter.fault.set(Some(*reason)),
+            Some(Ok(_)) => self.meter.ended.set(self.incoming.is_end_stream()),
+        }
+        Poll::Ready(frame)
+    }
+
+    pub(super) fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    pub(super) fn hint(&self) -> SizeHint {
+        self.incoming.size_hint()
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
@@ -169,15 +191,8 @@ impl Body for RequestBody {
                 *this = Self::Empty;
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
-            Self::Stream(body) => {
-                let frame = ready!(body.poll_next(context));
-                match &frame {
-                    None => body.meter.ended.set(true),
-                    Some(Err(reason)) => body.meter.fault.set(Some(*reason)),
-                    Some(Ok(_)) => body.meter.ended.set(body.incoming.is_end_stream()),
-                }
-                Poll::Ready(frame.map(|frame| frame.map_err(BodyFault)))
-            }
+            Self::Stream(body) => body.poll_metered(context).map_err(BodyFault),
+            Self::Kept(body) => body.poll_next(context).map_err(BodyFault),
         }
     }
 
@@ -185,7 +200,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => true,
             Self::Held(bytes) => bytes.is_empty(),
-            Self::Stream(body) => body.incoming.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+            Self::Kept(body) => body.is_at_end(),
         }
     }
 
@@ -193,7 +209,8 @@ impl Body for RequestBody {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Held(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Self::Stream(body) => body.incoming.size_hint(),
+            Self::Stream(body) => body.hint(),
+            Self::Kept(body) => body.hint(),
         }
     }
 }
@@ -218,8 +235,7 @@ impl Drop for Lease {
 pub(super) struct Home {
     pub idle: Rc<IdleConnections<RequestBody>>,
     pub slot: SlotId,
-    pub keep_alive: Duration,
-    pub most: usize,
+    pub keep: Keep,
 }
 
 impl Home {
@@ -227,7 +243,7 @@ impl Home {
     fn bring(&self, mut connection: Connection<RequestBody>, context: &mut Context<'_>) {
         // The driver notices the end of the exchange only when polled once more.
         if connection.poll_driver(context).is_pending() && connection.is_ready() {
-            self.idle.put(self.slot, connection, clock::recent(), self.keep_alive, self.most);
+            self.idle.put(self.slot, connection, clock::recent(), self.keep);
         }
     }
 }
@@ -272,6 +288,24 @@ impl EndpointBody {
         if let Some(store) = self.store.take() {
             store.finish();
         }
+    }
+
+    /// Lets go of a response that the client will not get. Its connection is kept where the rest of the body is there
+    /// already and is no longer than `most`: nothing waits for it.
+    pub(super) fn discard(mut self, most: usize) {
+        let context = &mut Context::from_waker(std::task::Waker::noop());
+        let mut read = 0;
+        while !self.incoming.is_end_stream() {
+            match self.poll_next(context) {
+                Poll::Ready(None) => break,
+                Poll::Ready(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
+                Poll::Ready(Some(Err(_))) | Poll::Pending => return,
+            }
+            if read > most {
+                return;
+            }
+        }
+        self.finish(context);
     }
 
     /// Lets go of a response that has no body.

@@ -1,22 +1,31 @@
 //! Picks and attempts until an endpoint answers, or none is left to try.
 
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 use crate::base::clock;
-use crate::base::id::EndpointIndex;
+use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::reason::{Blame, Reason};
+use crate::proxy::again::{Held, Tries, copy_of, whole};
 use crate::proxy::attempt::{Outcome, Terms, attempt};
 use crate::proxy::body::{Home, IdleTimer, Lease, RequestBody};
+use crate::proxy::error::ProxyError;
 use crate::proxy::forward::Forward;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::pick::Place;
+use crate::proxy::replay::Kept;
 use crate::upstream::connection::Connection;
-use crate::upstream::connection::idle::Reuse;
+use crate::upstream::connection::idle::{Keep, Reuse};
+use crate::upstream::connection::lifetime::keep_alive_timeout;
 use crate::upstream::lesson::Lesson;
-use crate::upstream::retry::{BodyState, may_retry};
+use crate::upstream::pool::{Endpoint, Pool};
+use crate::upstream::retry::{BodyState, Condition, Failed, Progress, may_run_twice};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// A response's head, and the connection that its body comes on.
 pub(super) struct Fetched {
@@ -28,6 +37,27 @@ pub(super) struct Fetched {
     pub end: Instant,
 }
 
+/// An endpoint, and the right to use it.
+pub(super) type Picked = (PoolIndex, EndpointIndex, Lease);
+
+/// A request between its attempts.
+pub(super) struct Attempts {
+    /// When its total time ends.
+    pub end: Instant,
+    /// May it run twice?
+    pub repeatable: bool,
+    pub tries: Tries,
+    pub tried: SmallVec<[EndpointIndex; 4]>,
+    pub place: Place,
+    /// What the last attempt failed of.
+    last: Option<Reason>,
+    /// A response that is passed on where no better one comes.
+    held: Option<Box<Held>>,
+    /// Where the next attempt goes, where that is known already.
+    chosen: Option<Picked>,
+    kept: Option<Rc<Kept>>,
+}
+
 impl Forward<'_> {
     /// Picks and attempts until an endpoint answers.
     pub(super) async fn fetch(
@@ -35,81 +65,187 @@ impl Forward<'_> {
         next: &mut Option<Request<RequestBody>>,
         ledger: &mut Ledger,
     ) -> Result<Fetched, Reason> {
-        let end = self.end(ledger);
-        let mut tried: SmallVec<[EndpointIndex; 4]> = SmallVec::new();
-        let mut place = self.begin(ledger);
-        let mut last = None;
-        for number in 0..self.plan.max_attempts.max(1) {
-            let (pool_index, index, lease) = match self.pick(&mut tried, &mut place, ledger) {
+        let retry = &self.plan.route.retry;
+        let mut attempts = Attempts {
+            end: self.end(ledger),
+            repeatable: next.as_ref().is_some_and(|next| may_run_twice(retry, next.method(), next.headers())),
+            tries: Tries::new(retry.attempts),
+            tried: SmallVec::new(),
+            place: self.begin(ledger),
+            last: None,
+            held: None,
+            chosen: None,
+            kept: next.as_ref().and_then(|next| Kept::of(next.body())),
+        };
+        loop {
+            let (pool_index, index, lease) = match self.choose(&mut attempts, ledger).await {
                 Ok(picked) => picked,
-                Err(reason) => return Err(last.unwrap_or(reason)),
+                Err(reason) => return attempts.give_up(reason, ledger),
             };
             let pool = self.snapshot.pool(pool_index);
             let Some(endpoint) = pool.endpoint(index) else { return Err(Reason::Internal) };
-            (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), number);
+            // A request without a body has only just begun.
+            let first = attempts.tries.begun == 0 && ledger.body.is_none();
+            let began = if first { ledger.started } else { clock::now() };
+            (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), attempts.tries.begun);
+            attempts.tries.begin();
             // What was not sent comes back by itself. What was sent and never came there does not, whatever its method.
             let spare = next.as_ref().and_then(copy_of);
-            let idempotent = spare.as_ref().is_some_and(|spare| spare.method().is_idempotent());
-            let reuse = if idempotent { Reuse::Trust } else { Reuse::Peek };
-            let name = &*pool.spec.name;
-            // A request without a body has only just begun.
-            let began = if number == 0 && ledger.body.is_none() { ledger.started } else { clock::now() };
-            let terms = Terms { reuse, meter: ledger.body.as_deref(), began, end };
+            // To find a connection dead costs no more than a retry, where there can be one.
+            let safe = attempts.repeatable && retry.on.reset_before_response && attempts.tries.left > 0;
+            let reuse = if safe && spare.is_some() && attempts.kept.is_none() { Reuse::Trust } else { Reuse::Peek };
+            let repeats = attempts.repeatable && retry.attempts > 1 && spare.is_some();
+            let terms = Terms {
+                reuse,
+                meter: ledger.body.as_deref(),
+                began,
+                end: attempts.end,
+                per_try: retry.per_try_timeout.filter(|_| repeats),
+            };
             match attempt(self.worker, pool, endpoint, next, terms).await {
                 Outcome::Response { response, connection, connect, first_byte } => {
-                    let answered = Lesson::Answered { status: response.status(), after: first_byte };
-                    pool.learn(endpoint, answered, began, clock::recent);
-                    (ledger.connect, ledger.first_byte) = (connect, Some(first_byte));
-                    let status = Some(response.status().as_u16());
-                    ledger.endpoint_status = status;
-                    self.worker.metrics.attempt(name, &endpoint.name, status, None, connect);
-                    let home = Home {
-                        idle: self.worker.idle.clone(),
-                        slot: endpoint.slot,
-                        keep_alive: pool.spec.timeouts.keep_alive,
-                        most: pool.spec.max_idle,
-                    };
-                    let idle = self.idle_timer(pool.spec.timeouts.body);
-                    return Ok(Fetched { response, connection, home, lease, idle, end });
+                    self.answered(pool, endpoint, &response, connect, first_byte, began);
+                    let status = response.status();
+                    let fetched = self.fetched(pool, endpoint, (response, connection, lease), attempts.end);
+                    let held = Held { fetched, pool: pool_index, endpoint: index, connect, first_byte };
+                    if retry.status.is_empty() || !retry.status.contains(&status) {
+                        return Ok(attempts.take(held, ledger));
+                    }
+                    *next = whole(spare, attempts.kept.as_ref());
+                    let (condition, body) = (Condition::Status(status), body_state(next));
+                    match self.try_other(&mut attempts, pool, &held, condition, body, ledger) {
+                        Ok(()) => attempts.hold(held),
+                        Err(_) => return Ok(attempts.take(held, ledger)),
+                    }
                 }
-                Outcome::Failure { error, progress } => {
+                Outcome::Failure { error, progress, reused } => {
                     let reason = error.reason;
-                    if error.blame() != Blame::Client {
-                        self.worker.metrics.attempt(name, &endpoint.name, None, Some(reason), None);
-                    }
-                    let lesson = Lesson::Failed { reason, progress, detail: &error };
-                    pool.learn(endpoint, lesson, began, clock::now);
-                    if lesson.spoils_idle_connections() {
-                        self.worker.idle.discard(endpoint.slot);
-                    }
-                    last = Some(reason);
-                    *next = next.take().or(spare);
-                    let state = if next.is_some() { BodyState::Replayable } else { BodyState::Consumed };
-                    let may = error.blame() != Blame::Client
-                        && !matches!(reason, Reason::TotalTimeout | Reason::OutOfResources)
-                        && next.as_ref().is_some_and(|next| may_retry(next.method(), progress, state));
-                    if !may {
+                    if error.blame() == Blame::Client {
                         return Err(reason);
                     }
-                    tried.push(index);
-                    self.worker.metrics.retry(name, reason);
+                    let now = clock::now();
+                    self.failed(pool, endpoint, &error, progress, began, now);
+                    attempts.last = Some(reason);
+                    *next = next.take().or_else(|| whole(spare, attempts.kept.as_ref()));
+                    let (condition, body) = (Condition::of(reason, progress, reused), body_state(next));
+                    let (repeatable, left) = (attempts.repeatable, attempts.tries.left);
+                    let failed = Failed { condition, progress, body, repeatable, left };
+                    if self.try_again(&mut attempts, pool, failed, reused, now).is_err() {
+                        return attempts.give_up(reason, ledger);
+                    }
+                    // Who closed an idle connection has not failed.
+                    if condition != Condition::Stale {
+                        attempts.tried.push(index);
+                    }
+                    self.worker.metrics.retry(&pool.spec.name, reason.as_str());
                 }
             }
         }
-        Err(last.unwrap_or(Reason::Internal))
+    }
+
+    /// Where the next attempt goes.
+    async fn choose(&self, attempts: &mut Attempts, ledger: &Ledger) -> Result<Picked, Reason> {
+        if let Some(picked) = attempts.chosen.take() {
+            return Ok(picked);
+        }
+        let (before, fresh) = (attempts.place.at(), attempts.tried.is_empty());
+        let picked = self.pick(&mut attempts.tried, &mut attempts.place, ledger);
+        let picked = picked.map_err(|reason| attempts.last.unwrap_or(reason))?;
+        // All have been tried, and this one is asked once more.
+        let once_more = !fresh && attempts.tried.is_empty() && before == attempts.place.at();
+        if once_more && !Box::pin(self.pause(attempts.tries.begun, attempts.end)).await {
+            return Err(attempts.last.unwrap_or(Reason::TotalTimeout));
+        }
+        Ok(picked)
+    }
+
+    fn answered(
+        &self,
+        pool: &Pool,
+        endpoint: &Endpoint,
+        response: &Response<Incoming>,
+        connect: Option<Duration>,
+        first_byte: Duration,
+        began: Instant,
+    ) {
+        let answered = Lesson::Answered { status: response.status(), after: first_byte };
+        pool.learn(endpoint, answered, began, clock::recent);
+        let status = Some(response.status().as_u16());
+        self.worker.metrics.attempt(&pool.spec.name, &endpoint.name, status, None, connect);
+        if connect.is_some() {
+            // Once a connection: what it says of idle ones holds for all of them.
+            let timeout = response.headers().get(KEEP_ALIVE).and_then(|value| keep_alive_timeout(value.as_bytes()));
+            self.worker.idle.tell(endpoint.slot, timeout, keep(pool));
+        }
+    }
+
+    fn failed(
+        &self,
+        pool: &Pool,
+        endpoint: &Endpoint,
+        error: &ProxyError,
+        progress: Progress,
+        began: Instant,
+        now: Instant,
+    ) {
+        let reason = error.reason;
+        self.worker.metrics.attempt(&pool.spec.name, &endpoint.name, None, Some(reason), None);
+        let lesson = Lesson::Failed { reason, progress, detail: error };
+        pool.learn(endpoint, lesson, began, || now);
+        if lesson.spoils_idle_connections() {
+            self.worker.idle.discard(endpoint.slot);
+        }
+    }
+
+    fn fetched(
+        &self,
+        pool: &Pool,
+        endpoint: &Endpoint,
+        (response, connection, lease): (Response<Incoming>, Connection<RequestBody>, Lease),
+        end: Instant,
+    ) -> Fetched {
+        let home = Home { idle: self.worker.idle.clone(), slot: endpoint.slot, keep: keep(pool) };
+        Fetched { response, connection, home, lease, idle: self.idle_timer(pool.spec.timeouts.body), end }
     }
 }
 
-/// The same request once more; none where its body goes by only once.
-fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let body = match request.body() {
-        RequestBody::Empty => RequestBody::Empty,
-        RequestBody::Held(bytes) => RequestBody::Held(bytes.clone()),
-        RequestBody::Stream(_) => return None,
-    };
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
+impl Attempts {
+    /// The response that was held back, or the failure.
+    fn give_up(self, reason: Reason, ledger: &mut Ledger) -> Result<Fetched, Reason> {
+        match self.held {
+            Some(held) => Ok(held.tell(ledger)),
+            None => Err(reason),
+        }
+    }
+
+    /// This response is the answer.
+    fn take(self, answer: Held, ledger: &mut Ledger) -> Fetched {
+        if let Some(before) = self.held {
+            before.discard();
+        }
+        if let Some(kept) = self.kept {
+            kept.let_go();
+        }
+        answer.tell(ledger)
+    }
+
+    /// A better one may come, in the attempt that was chosen.
+    fn hold(&mut self, held: Held) {
+        if let Some(before) = self.held.replace(Box::new(held)) {
+            before.discard();
+        }
+    }
+
+    pub(super) fn choose(&mut self, picked: Picked) {
+        self.chosen = Some(picked);
+    }
+}
+
+fn keep(pool: &Pool) -> Keep {
+    let timeouts = &pool.spec.timeouts;
+    Keep { usual: timeouts.keep_alive, ceiling: timeouts.keep_alive_ceiling, most: pool.spec.max_idle }
+}
+
+fn body_state(next: &Option<Request<RequestBody>>) -> BodyState {
+    if next.is_some() { BodyState::Replayable } else { BodyState::Consumed }
 }

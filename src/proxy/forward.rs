@@ -18,10 +18,12 @@ use crate::proxy::client::ConnectionInfo;
 use crate::proxy::fetch::Fetched;
 use crate::proxy::headers::{self, Forwarded};
 use crate::proxy::ledger::Ledger;
+use crate::proxy::replay::KeptBody;
 use crate::proxy::upgrade::{self, Tunnel};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
 
-/// Bodies of a known length up to this are held from the start, so that they can be sent again.
+/// Bodies of a known length up to this are held from the start, so that they can be sent again; `retry.body` may say
+/// less. More is kept only while it passes: to wait for it would delay it.
 const HELD_BODY: u64 = 64 * 1024;
 
 /// One request on its way to a pool.
@@ -97,13 +99,18 @@ impl Forward<'_> {
             self.end(ledger),
             meter.clone(),
         );
-        if let Some(length) = length.filter(|length| *length <= HELD_BODY) {
+        let retry = &self.plan.route.retry;
+        let most = retry.body.bytes();
+        if let Some(length) = length.filter(|length| *length <= HELD_BODY.min(most)) {
             let held = body.collect(length as usize).await?;
             if length != held.len() as u64 {
                 return Err(Reason::BadBody);
             }
             meter.ended.set(true);
             return Ok(RequestBody::Held(held));
+        }
+        if retry.attempts > 1 && most > 0 && length.is_none_or(|length| length <= most) {
+            return Ok(RequestBody::Kept(Box::new(KeptBody::new(body, most as usize))));
         }
         Ok(RequestBody::Stream(Box::new(body)))
     }
@@ -134,7 +141,7 @@ impl Forward<'_> {
             (RequestBody::Empty, BodyLength::Known(length)) => BodyLength::Known(length),
             (RequestBody::Empty, _) => BodyLength::None,
             (RequestBody::Held(bytes), _) => BodyLength::Known(bytes.len() as u64),
-            (RequestBody::Stream(_), length) => length,
+            (RequestBody::Stream(_) | RequestBody::Kept(_), length) => length,
         };
         let forwarded = Forwarded {
             peer: &self.connection.peer_field,

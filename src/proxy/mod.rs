@@ -4,6 +4,7 @@
 //! take what they need and return a value; every branch stands in the conductor.
 
 mod admit;
+mod again;
 mod answer;
 mod attempt;
 mod body;
@@ -16,6 +17,7 @@ mod forward;
 mod headers;
 mod ledger;
 mod pick;
+mod replay;
 mod upgrade;
 mod worker;
 

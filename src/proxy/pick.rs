@@ -7,6 +7,7 @@ use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::random::Seed;
 use crate::base::reason::Reason;
 use crate::proxy::body::Lease;
+use crate::proxy::fetch::Picked;
 use crate::proxy::forward::Forward;
 use crate::proxy::ledger::Ledger;
 use crate::snapshot::course::{Course, Leg};
@@ -26,6 +27,11 @@ pub(super) struct Place {
 impl Place {
     fn leg(&self) -> Option<Leg> {
         self.course.get(self.at).copied()
+    }
+
+    /// How far it has come: changes with the pool.
+    pub(super) fn at(&self) -> usize {
+        self.at
     }
 }
 
@@ -77,6 +83,14 @@ impl Forward<'_> {
                 Err(NoPick::AllDown | NoPick::AllTried) => return Err(Reason::AllDown),
             }
         }
+    }
+
+    /// Another endpoint of the pool than those tried, for what has an answer already: a last resort is none.
+    pub(super) fn pick_other(&self, tried: &[EndpointIndex], place: &Place, ledger: &Ledger) -> Option<Picked> {
+        let leg = place.leg()?;
+        let index = self.pick_from(leg, tried, ledger).ok().filter(|index| !self.is_last_resort(leg, *index))?;
+        let endpoint = self.snapshot.pool(leg.pool).endpoint(index)?;
+        Some((leg.pool, index, Lease::take(&endpoint.state, self.max_requests(leg))?))
     }
 
     fn pick_from(&self, leg: Leg, tried: &[EndpointIndex], ledger: &Ledger) -> Result<EndpointIndex, NoPick> {

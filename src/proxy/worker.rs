@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 
@@ -96,6 +97,21 @@ impl WorkerContext {
             *kept = Rc::new(WorkerSnapshot(newest.clone()));
         }
         kept.clone()
+    }
+
+    /// Once a second: retires idle connections and counts those that were found closed.
+    pub fn sweep(&self, now: Instant) {
+        let snapshot = self.snapshot();
+        for pool in &snapshot.pools {
+            pool.look(now);
+        }
+        for (slot, count) in self.idle.sweep(now) {
+            let endpoints = snapshot.pools.iter().flat_map(|pool| pool.endpoints.iter().map(move |one| (pool, one)));
+            // An endpoint that is in no pool any more has nobody who would ask.
+            if let Some((pool, endpoint)) = endpoints.into_iter().find(|(_, endpoint)| endpoint.slot == slot) {
+                self.metrics.stale(&pool.spec.name, &endpoint.name, count);
+            }
+        }
     }
 
     /// Dice for one pick; the next turn for round-robin.

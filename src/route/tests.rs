@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use crate::base::id::{ListenerIndex, PoolIndex, RouteIndex};
 use crate::base::units::ByteSize;
 use crate::config::model::{
-    Action, HeaderEdits, HeaderMatch, HostPattern, PathPattern, PathSegment, PathTail, QueryMatch, Route, RouteLimits,
-    RouteMatch, RouteTimeouts, Scheme, ValueMatch,
+    Action, HeaderEdits, HeaderMatch, HostPattern, PathPattern, PathSegment, PathTail, QueryMatch, Retry, Route,
+    RouteLimits, RouteMatch, RouteTimeouts, Scheme, ValueMatch,
 };
 use crate::route::table::{RequestView, RouteTable, captures};
 
@@ -54,7 +54,7 @@ pub(crate) fn route(name: &str, hosts: &[&str], paths: &[&str]) -> Route {
         response_headers: HeaderEdits::default(),
         limits: RouteLimits { body: ByteSize(1) },
         timeouts: RouteTimeouts { total: Duration::ZERO, tunnel: Duration::ZERO },
-        max_attempts: 2,
+        retry: Retry::default(),
         cache: None,
         upgrades: Vec::new(),
     }

@@ -82,7 +82,7 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
                     listening.snapshot(&context);
                 }
                 context.log.tick();
-                context.idle.sweep(clock::now());
+                context.sweep(clock::now());
                 continue;
             }
         };

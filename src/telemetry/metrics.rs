@@ -46,6 +46,8 @@ tables! {
     connect: Histogram,
     response: Histogram,
     retries: Counter,
+    retries_denied: Counter,
+    stale: Counter,
     cache: Counter,
     handshakes: Counter,
     panics: Counter,
@@ -185,6 +187,8 @@ impl Metrics {
             (&names::CONNECTIONS_REJECTED, &workers.rejected),
             (&names::ENDPOINT_REQUESTS, &workers.endpoint_requests),
             (&names::POOL_RETRIES, &workers.retries),
+            (&names::POOL_RETRIES_DENIED, &workers.retries_denied),
+            (&names::ENDPOINT_STALE, &workers.stale),
             (&names::CACHE_REQUESTS, &workers.cache),
             (&names::TLS_HANDSHAKES, &workers.handshakes),
         ] {
@@ -286,9 +290,19 @@ impl WorkerMetrics {
         }
     }
 
-    /// One more attempt is made, after one that failed of `reason`.
-    pub fn retry(&self, pool: &str, reason: Reason) {
-        self.retries.count(&[pool, reason.as_str()]);
+    /// One more attempt is made, after one that failed of `reason`: a failure's word, or `status`.
+    pub fn retry(&self, pool: &str, reason: &str) {
+        self.retries.count(&[pool, reason]);
+    }
+
+    /// None is made after one that failed, and why.
+    pub fn retry_denied(&self, pool: &str, reason: &str) {
+        self.retries_denied.count(&[pool, reason]);
+    }
+
+    /// Idle connections were found closed by their endpoint before a request was lost on one.
+    pub fn stale(&self, pool: &str, endpoint: &str, count: u32) {
+        self.stale.with(&[pool, endpoint], |counter| counter.add(u64::from(count)));
     }
 
     /// A fault in headgate ended a request or connection.
@@ -355,7 +369,9 @@ mod tests {
         }
         two.connection_closed("web");
         two.attempt("app", "127.0.0.1:7001", None, Some(Reason::ConnectRefused), None);
-        two.retry("app", Reason::ConnectRefused);
+        two.retry("app", Reason::ConnectRefused.as_str());
+        two.retry_denied("app", "budget");
+        two.stale("app", "127.0.0.1:7001", 3);
         two.handshake("web", "TLSv1.3", true);
         two.panic();
         let text = metrics.encode();
@@ -373,6 +389,8 @@ mod tests {
         has(&text, r#"headgate_pool_connect_seconds_count{pool="app"} 2"#);
         has(&text, r#"headgate_pool_response_seconds_count{pool="app"} 2"#);
         has(&text, r#"headgate_pool_retries_total{pool="app",reason="connect_refused"} 1"#);
+        has(&text, r#"headgate_pool_retries_denied_total{pool="app",reason="budget"} 1"#);
+        has(&text, r#"headgate_endpoint_stale_connections_total{pool="app",endpoint="127.0.0.1:7001"} 3"#);
         has(&text, r#"headgate_tls_handshakes_total{listener="web",version="TLSv1.3",resumed="true"} 1"#);
         has(&text, "headgate_panics_total 1");
         has(&text, "# TYPE headgate_http_request_duration_seconds histogram");

@@ -71,7 +71,11 @@ metrics! {
     POOL_RESPONSE = Histogram "headgate_pool_response_seconds" ["pool"]
         "From the last attempt's start to its response head.";
     POOL_RETRIES = Counter "headgate_pool_retries_total" ["pool", "reason"]
-        "Attempts after the first, by what the one before failed of.";
+        "Attempts after the first, by what the one before failed of; status: of a response in retry.status.";
+    POOL_RETRIES_DENIED = Counter "headgate_pool_retries_denied_total" ["pool", "reason"]
+        "Attempts that failed and were not repeated: budget, attempts, method, body, condition, endpoints, deadline.";
+    ENDPOINT_STALE = Counter "headgate_endpoint_stale_connections_total" ["pool", "endpoint"]
+        "Idle connections found closed by the endpoint before a request was lost on one.";
     CACHE_REQUESTS = Counter "headgate_cache_requests_total" ["route", "result"]
         "Requests on routes that have a cache, by what it did.";
     CACHE_BYTES = Gauge "headgate_cache_bytes" ["zone"]

@@ -1,9 +1,11 @@
 //! Floor 3: pools of endpoints: who may be used, who is picked, and the connections to them.
 //!
-//! [`balance`], [`retry`], [`failback`], [`health::judge`], [`health::outlier`] and [`health::flaps`] are pure. [`connection`] is owned per worker.
+//! [`balance`], [`retry`], [`budget`], [`failback`], [`health::judge`], [`health::outlier`] and [`health::flaps`] are
+//! pure. [`connection`] is owned per worker.
 //! An endpoint's `verdict` has one writer, the control plane; workers write in-flight and suspicion.
 
 pub mod balance;
+pub mod budget;
 pub mod connection;
 pub mod ejection;
 pub mod endpoint;

@@ -5,10 +5,12 @@ use std::time::Instant;
 
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::units::Weight;
 use crate::config::model;
 use crate::upstream::balance::{EndpointView, Members, Wheel};
+use crate::upstream::budget::Budget;
 use crate::upstream::endpoint::{EndpointState, Standing};
 use crate::upstream::orders::Drain;
 use crate::upstream::pool_state::PoolState;
@@ -29,6 +31,7 @@ pub struct Pool {
     pub chain: Vec<PoolIndex>,
     /// Whether anything can take over: backups or other pools.
     pub has_stages: bool,
+    budget: Arc<Budget>,
     primaries: Wheel,
     backups: Wheel,
 }
@@ -79,7 +82,8 @@ impl Pool {
         let has_stages = !spec.failover.is_empty() || spec.endpoints.iter().any(|endpoint| endpoint.backup);
         let state = registry.pool(&spec.name);
         let chain = Vec::new();
-        Self { primaries: wheel(false), backups: wheel(true), endpoints, tls, state, chain, has_stages, spec }
+        let budget = registry.budget(&spec.name);
+        Self { budget, primaries: wheel(false), backups: wheel(true), endpoints, tls, state, chain, has_stages, spec }
     }
 
     /// How a picker sees one of its endpoints: in panic, all that nobody took out on purpose and that can be reached.
@@ -88,6 +92,25 @@ impl Pool {
             return endpoint.standing(now);
         }
         if endpoint.state.is_suspect(now) { Standing::Suspect } else { Standing::Usable }
+    }
+
+    /// Takes one retry out of the pool's budget, where there is one left.
+    pub fn spend_retry(&self, now: Instant) -> bool {
+        self.budget.spend(second(now), self.attempts(), &self.spec.retry_budget)
+    }
+
+    /// A retry that [`Self::spend_retry`] granted is not made after all.
+    pub fn give_back_retry(&self, now: Instant) {
+        self.budget.give_back(second(now));
+    }
+
+    /// Remembers how many requests there have been by now, for the budget. Called about once a second.
+    pub fn look(&self, now: Instant) {
+        self.budget.look(second(now), self.attempts());
+    }
+
+    fn attempts(&self) -> u64 {
+        self.endpoints.iter().map(|endpoint| endpoint.state.requests()).sum()
     }
 
     /// The endpoint at `index`.
@@ -101,6 +124,10 @@ impl Endpoint {
     pub fn standing(&self, now: Instant) -> Standing {
         if self.drain.is_some() { Standing::Out } else { self.state.standing(now) }
     }
+}
+
+fn second(at: Instant) -> u64 {
+    clock::millis(at) / 1000
 }
 
 impl Members for Pool {

@@ -9,6 +9,7 @@ use dashmap::DashMap;
 
 use crate::base::address::Address;
 use crate::config::model::{self, HealthProbe, Name, PoolTls};
+use crate::upstream::budget::Budget;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::orders::Orders;
 use crate::upstream::pool::Pool;
@@ -44,6 +45,7 @@ pub struct Registry {
     pools: DashMap<Name, Arc<PoolState>>,
     slots: DashMap<SlotKey, SlotId>,
     next_slot: AtomicU32,
+    budgets: DashMap<Name, Arc<Budget>>,
 }
 
 impl Registry {
@@ -66,10 +68,16 @@ impl Registry {
         *self.slots.entry(key).or_insert_with(|| SlotId(self.next_slot.fetch_add(1, Ordering::Relaxed)))
     }
 
+    /// A pool's retries, the same over all reloads.
+    pub fn budget(&self, pool: &Name) -> Arc<Budget> {
+        self.budgets.entry(pool.clone()).or_default().clone()
+    }
+
     /// Forgets what a published snapshot has no use for, once the one before was let go.
     pub fn sweep(&self, pools: &[Pool]) {
         self.orders.keep(pools);
         self.states.retain(|_, state| Arc::strong_count(state) > 1);
         self.pools.retain(|_, state| Arc::strong_count(state) > 1);
+        self.budgets.retain(|_, budget| Arc::strong_count(budget) > 1);
     }
 }

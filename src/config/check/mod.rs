@@ -11,6 +11,7 @@ mod pattern;
 mod pool;
 mod process;
 mod reach;
+mod retry;
 mod risk;
 mod route;
 

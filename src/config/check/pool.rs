@@ -3,12 +3,13 @@
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
 
-use super::{Names, ejection, failover, health};
+use super::{Names, ejection, failover, health, retry};
 use crate::base::address::Address;
 use crate::base::units::Weight;
 use crate::config::document::{Item, Table};
 use crate::config::model::{
-    Balance, Ejection, EndpointSpec, Failback, HashKey, HealthCheck, Pool, PoolTimeouts, PoolTls, ServerVerification,
+    Balance, Ejection, EndpointSpec, Failback, HashKey, HealthCheck, Pool, PoolTimeouts, PoolTls, RetryBudget,
+    ServerVerification,
 };
 
 pub(super) struct Defaults {
@@ -20,6 +21,7 @@ pub(super) struct Defaults {
     failback: Failback,
     max_requests: Option<NonZeroU32>,
     max_idle: usize,
+    retry_budget: RetryBudget,
 }
 
 pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
@@ -31,6 +33,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
             response: Duration::from_secs(30),
             body: Duration::from_secs(30),
             keep_alive: Duration::from_secs(4),
+            keep_alive_ceiling: Duration::from_secs(60),
         },
         ejection: Some(ejection::DEFAULT),
         // Off: where a pool is down, a quick 503 helps more than more requests to what is down.
@@ -38,6 +41,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
         failback: Failback::AtOnce,
         max_requests: None,
         max_idle: 1024,
+        retry_budget: RetryBudget::DEFAULT,
     };
     if let Some(table) = table {
         defaults = policy(&table, &defaults);
@@ -55,7 +59,9 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
         table.set("connect", &mut policy.timeouts.connect, Item::duration);
         table.set("response", &mut policy.timeouts.response, Item::duration);
         table.set("body", &mut policy.timeouts.body, Item::duration);
-        table.set("keep_alive", &mut policy.timeouts.keep_alive, Item::duration);
+        if let Some(keep_alive) = table.get("keep_alive").and_then(|item| item.duration()) {
+            (policy.timeouts.keep_alive, policy.timeouts.keep_alive_ceiling) = (keep_alive, keep_alive);
+        }
         table.finish();
     }
     if let Some(table) = table.sub("ejection") {
@@ -65,6 +71,9 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
     table.set("failback", &mut policy.failback, failover::failback);
     table.set("max_requests", &mut policy.max_requests, |item| Some(NonZeroU32::new(item.number(1..=10_000_000)?)));
     table.set("max_idle", &mut policy.max_idle, |item| Some(item.number(0..=100_000)? as usize));
+    if let Some(table) = table.sub("retry_budget") {
+        retry::budget(&table, &mut policy.retry_budget);
+    }
     policy
 }
 
@@ -93,7 +102,17 @@ pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &N
             help,
         );
     }
-    let Defaults { balance, health, timeouts, ejection, panic_threshold, failback, max_requests, max_idle } = policy;
+    let Defaults {
+        balance,
+        health,
+        timeouts,
+        ejection,
+        panic_threshold,
+        failback,
+        max_requests,
+        max_idle,
+        retry_budget,
+    } = policy;
     Some(Pool {
         name: name.into(),
         balance,
@@ -107,6 +126,7 @@ pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &N
         failback,
         max_requests,
         max_idle,
+        retry_budget,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::cross::{inside, items};
+use super::retry;
 use crate::base::id::PoolIndex;
 use crate::config::document::Table;
 use crate::config::model::{Action, Config, Listener, Pool, Route};
@@ -12,6 +13,9 @@ pub(super) fn warn(root: &Table<'_>, config: &Config) {
     limits(root, config);
     timeouts(root, config);
     circles(root, config);
+    retry::warn(root, config, |route| {
+        pools(route).iter().filter_map(|pool| Some(&**config.pools.get(pool.at())?)).collect()
+    });
 }
 
 fn pools(route: &Route) -> Vec<PoolIndex> {

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use super::{Names, action, matches, resolve};
+use super::{Names, action, matches, resolve, retry};
 use crate::base::id::CacheIndex;
 use crate::base::units::ByteSize;
 use crate::config::document::{Item, Table};
-use crate::config::model::{Action, Route, RouteCache, RouteLimits, RouteMatch, RouteTimeouts};
+use crate::config::model::{Action, Retry, Route, RouteCache, RouteLimits, RouteMatch, RouteTimeouts};
 
 #[derive(Clone)]
 pub(super) struct Defaults {
     limits: RouteLimits,
     timeouts: RouteTimeouts,
-    max_attempts: u8,
+    retry: Retry,
     upgrades: Vec<Box<str>>,
 }
 
@@ -20,7 +20,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
     let mut defaults = Defaults {
         limits: RouteLimits { body: ByteSize::mib(10) },
         timeouts: RouteTimeouts { total: Duration::from_secs(3600), tunnel: Duration::from_secs(600) },
-        max_attempts: 3,
+        retry: Retry::default(),
         upgrades: vec!["websocket".into()],
     };
     if let Some(table) = table {
@@ -43,8 +43,7 @@ fn policy(table: &Table<'_>, policy: &mut Defaults) {
         table.finish();
     }
     if let Some(table) = table.sub("retry") {
-        table.set("attempts", &mut policy.max_attempts, |item| u8::try_from(item.number(1..=10)?).ok());
-        table.finish();
+        retry::retry(&table, &mut policy.retry);
     }
     table.set("upgrades", &mut policy.upgrades, |item| {
         let protocol = |item: &Item<'_>| {
@@ -81,7 +80,8 @@ pub(super) fn route(name: &str, table: &Table<'_>, defaults: &Defaults, names: &
             );
         }
     }
-    let Defaults { limits, timeouts, max_attempts, upgrades } = policy_of_route;
+    let Defaults { limits, timeouts, retry, upgrades } = policy_of_route;
+    retry::within_total(table, retry.per_try_timeout, timeouts.total);
     Some(Route {
         name: name.into(),
         origin: table.context.origin(table.at),
@@ -92,7 +92,7 @@ pub(super) fn route(name: &str, table: &Table<'_>, defaults: &Defaults, names: &
         response_headers,
         limits,
         timeouts,
-        max_attempts,
+        retry,
         cache,
         upgrades,
     })

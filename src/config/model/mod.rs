@@ -9,6 +9,7 @@ mod health;
 mod listener;
 mod pool;
 mod process;
+mod retry;
 mod route;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ pub use listener::{
 };
 pub use pool::{Balance, EndpointSpec, HashKey, Pool, PoolTimeouts, PoolTls, ServerVerification};
 pub use process::{AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, MetricsServer, Process};
+pub use retry::{Retry, RetryBudget, RetryOn};
 pub use route::{
     Action, HeaderEdits, HeaderMatch, HostPattern, PathPattern, PathSegment, PathTail, QueryMatch, Redirect, Respond,
     Rewrite, Route, RouteCache, RouteLimits, RouteMatch, RouteTimeouts, Scheme, Split, SplitOverride, Template,

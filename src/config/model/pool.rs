@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::units::Weight;
-use crate::config::model::{Ejection, Failback, HealthCheck, Name};
+use crate::config::model::{Ejection, Failback, HealthCheck, Name, RetryBudget};
 
 /// A named set of endpoints with one balancer and one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Pool {
     pub max_requests: Option<NonZeroU32>,
     /// Idle connections kept, per endpoint and worker.
     pub max_idle: usize,
+    /// How many requests may be sent again.
+    pub retry_budget: RetryBudget,
 }
 
 /// One endpoint of a pool.
@@ -81,8 +83,10 @@ pub struct PoolTimeouts {
     pub response: Duration,
     /// Between two pieces of a response body.
     pub body: Duration,
-    /// An idle connection is closed after this; keep it below what the endpoints use.
+    /// An idle connection is closed after this; an endpoint that is known to close sooner lowers it.
     pub keep_alive: Duration,
+    /// As far as an endpoint's `Keep-Alive` may raise it: not at all where `keep_alive` was set.
+    pub keep_alive_ceiling: Duration,
 }
 
 /// `tls.*` of a pool.

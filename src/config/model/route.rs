@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::base::id::{CacheIndex, ListenerIndex, PoolIndex};
 use crate::base::record::Side;
 use crate::base::units::ByteSize;
-use crate::config::model::Name;
+use crate::config::model::{Name, Retry};
 
 /// Match conditions plus exactly one action.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +32,8 @@ pub struct Route {
     pub limits: RouteLimits,
     /// How long a request may take.
     pub timeouts: RouteTimeouts,
-    /// Attempts in all, 1 to 10; 1 means no retry.
-    pub max_attempts: u8,
+    /// What is sent again, and when.
+    pub retry: Retry,
     /// The cache that its responses may be kept in.
     pub cache: Option<RouteCache>,
     /// Protocols, lower case, that a request may upgrade to.

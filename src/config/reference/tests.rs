@@ -88,6 +88,9 @@ fn the_keys_below_a_place_are_those_that_it_takes() {
     assert_eq!(below("defaults.listener.limits"), below("listeners.*.limits"));
     assert_eq!(below("pools.*.endpoints[]"), ["address", "weight", "backup", "drain"]);
     assert_eq!(below("pools.*.balance"), ["hash"]);
-    assert_eq!(below("routes.*.retry"), ["attempts"]);
+    assert_eq!(
+        below("routes.*.retry"),
+        ["attempts", "on", "status", "per_try_timeout", "body", "non_idempotent", "idempotency_key"]
+    );
     assert_eq!(below("nonsense"), [""; 0]);
 }

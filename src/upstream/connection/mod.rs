@@ -6,13 +6,14 @@
 mod bell;
 pub mod dial;
 pub mod idle;
+pub mod lifetime;
 mod peek;
 mod stream;
 
 use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -45,6 +46,8 @@ where
     descriptor: RawFd,
     /// When it was last put aside.
     idle_since: Option<Instant>,
+    /// How long it had been idle when it was last taken, while the request for which it was is under way.
+    rested: Option<Duration>,
     /// What the endpoint's kernel had confirmed before a request that must not be sent twice.
     acknowledged: Option<u64>,
 }
@@ -72,8 +75,8 @@ where
         let descriptor = stream.descriptor();
         let (sender, driver) =
             http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
-        let (bell, idle_since, acknowledged) = (Bell::new(), None, None);
-        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, acknowledged })))
+        let (bell, idle_since, rested, acknowledged) = (Bell::new(), None, None, None);
+        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, acknowledged })))
     }
 
     /// Moves bytes both ways. Ready means that the connection has ended.
@@ -101,6 +104,16 @@ where
     /// Can it take another request now?
     pub fn is_ready(&self) -> bool {
         self.0.sender.is_ready()
+    }
+
+    /// How long it has been put aside by `now`.
+    fn idle_for(&self, now: Instant) -> Duration {
+        self.0.idle_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since))
+    }
+
+    /// How long it had been idle before it was taken; none where it is new.
+    pub fn rested(&self) -> Option<Duration> {
+        self.0.rested
     }
 
     /// Asks the kernel whether the endpoint has closed it or sent stray bytes. One syscall.
@@ -194,8 +207,6 @@ where
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use http_body_util::Empty;
     use tokio::net::{TcpListener, TcpStream};
 

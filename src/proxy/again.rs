@@ -1,0 +1,181 @@
+//! After an attempt that failed: may there be another, and what becomes of a response that is not passed on.
+//!
+//! An attempt on another endpoint follows at once. Only where all have been tried, and the same ones are asked once
+//! more, is there a pause: it is small, grows, and is different for each request, so that what failed together does not
+//! come back together.
+
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http::Request;
+
+use crate::base::clock;
+use crate::base::id::{EndpointIndex, PoolIndex};
+use crate::base::random::Seed;
+use crate::config::model::Retry;
+use crate::proxy::body::{EndpointBody, RequestBody};
+use crate::proxy::fetch::{Attempts, Fetched};
+use crate::proxy::forward::Forward;
+use crate::proxy::ledger::Ledger;
+use crate::proxy::replay::Kept;
+use crate::upstream::pool::Pool;
+use crate::upstream::retry::{BodyState, Condition, Denied, Failed, Progress, may_retry};
+
+/// The first pause before an endpoint is asked again is half of this to all of it; it doubles with each.
+const FIRST_PAUSE: Duration = Duration::from_millis(20);
+const LONGEST_PAUSE: Duration = Duration::from_millis(250);
+/// Of a response that is not passed on so much is read to keep its connection.
+const DISCARDED: usize = 16 * 1024;
+/// Idle connections that one request may find closed before that counts as attempts.
+const MOST_STALE: u8 = 3;
+
+/// What is left to one request.
+pub(super) struct Tries {
+    /// Attempts.
+    pub left: u8,
+    /// Attempts that were begun.
+    pub begun: u8,
+    stale: u8,
+    /// A closed idle connection has cost this request a retry that no budget was asked for.
+    pardoned: bool,
+}
+
+impl Tries {
+    pub(super) fn new(attempts: u8) -> Self {
+        Self { left: attempts, begun: 0, stale: 0, pardoned: false }
+    }
+
+    pub(super) fn begin(&mut self) {
+        (self.left, self.begun) = (self.left.saturating_sub(1), self.begun.saturating_add(1));
+    }
+
+    /// Takes one more attempt, where there may be one.
+    ///
+    /// # Errors
+    /// Why not.
+    fn again(
+        &mut self,
+        policy: &Retry,
+        pool: &Pool,
+        mut failed: Failed,
+        reused: bool,
+        now: Instant,
+    ) -> Result<(), Denied> {
+        if failed.condition == Condition::Stale && self.stale == MOST_STALE {
+            failed.condition = Condition::ConnectFailure;
+        }
+        may_retry(policy, &failed)?;
+        if failed.condition == Condition::Stale {
+            self.stale += 1;
+            self.left += 1;
+            return Ok(());
+        }
+        // A connection that was used without a look had gone stale: the price of not looking is ours. Later ones are
+        // looked at, so that this stays rare.
+        if reused && failed.condition == Condition::ResetBeforeResponse && !self.pardoned {
+            self.pardoned = true;
+            return Ok(());
+        }
+        if pool.spend_retry(now) { Ok(()) } else { Err(Denied::Budget) }
+    }
+}
+
+/// A response that is passed on only where no better one comes.
+pub(super) struct Held {
+    pub fetched: Fetched,
+    pub pool: PoolIndex,
+    pub endpoint: EndpointIndex,
+    pub connect: Option<Duration>,
+    pub first_byte: Duration,
+}
+
+impl Held {
+    /// It is the answer.
+    pub(super) fn tell(self, ledger: &mut Ledger) -> Fetched {
+        (ledger.pool, ledger.endpoint) = (Some(self.pool), Some(self.endpoint));
+        (ledger.connect, ledger.first_byte) = (self.connect, Some(self.first_byte));
+        ledger.endpoint_status = Some(self.fetched.response.status().as_u16());
+        self.fetched
+    }
+
+    /// A better one came.
+    pub(super) fn discard(self) {
+        let Fetched { response, connection, home, lease, idle, end } = self.fetched;
+        EndpointBody::new(response.into_body(), connection, home, lease, idle, Some(end)).discard(DISCARDED);
+    }
+}
+
+impl Forward<'_> {
+    /// Waits before the same endpoint is asked once more. False where the request's time is over before.
+    pub(super) async fn pause(&self, begun: u8, end: Instant) -> bool {
+        let most = FIRST_PAUSE.saturating_mul(1 << begun.saturating_sub(1).min(8)).min(LONGEST_PAUSE);
+        let jitter = Seed::draw().below(0, most.as_micros() as u64 / 2);
+        let at = clock::now() + most / 2 + Duration::from_micros(jitter);
+        if at >= end {
+            return false;
+        }
+        let mut timer = self.worker.timers.timer();
+        std::future::poll_fn(|context| timer.poll(at, context)).await;
+        true
+    }
+
+    /// After an attempt without a response: takes one more, where there may be one.
+    pub(super) fn try_again(
+        &self,
+        attempts: &mut Attempts,
+        pool: &Pool,
+        failed: Failed,
+        reused: bool,
+        now: Instant,
+    ) -> Result<(), Denied> {
+        let again = attempts.tries.again(&self.plan.route.retry, pool, failed, reused, now);
+        again.inspect_err(|denied| self.worker.metrics.retry_denied(&pool.spec.name, denied.as_str()))
+    }
+
+    /// After a response that may not be the best: takes one more attempt, on an endpoint that has not been asked.
+    pub(super) fn try_other(
+        &self,
+        attempts: &mut Attempts,
+        pool: &Pool,
+        held: &Held,
+        condition: Condition,
+        body: BodyState,
+        ledger: &Ledger,
+    ) -> Result<(), Denied> {
+        let now = clock::recent();
+        let (progress, repeatable, left) = (Progress::Sent, attempts.repeatable, attempts.tries.left);
+        self.try_again(attempts, pool, Failed { condition, progress, body, repeatable, left }, false, now)?;
+        attempts.tried.push(held.endpoint);
+        let Some(picked) = self.pick_other(&attempts.tried, &attempts.place, ledger) else {
+            pool.give_back_retry(now);
+            self.worker.metrics.retry_denied(&pool.spec.name, Denied::Endpoints.as_str());
+            return Err(Denied::Endpoints);
+        };
+        attempts.choose(picked);
+        self.worker.metrics.retry(&pool.spec.name, "status");
+        Ok(())
+    }
+}
+
+/// The same request once more; none where its body goes by only once. A body that is kept is put in when it is needed.
+pub(super) fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let body = match request.body() {
+        RequestBody::Empty | RequestBody::Kept(_) => RequestBody::Empty,
+        RequestBody::Held(bytes) => RequestBody::Held(bytes.clone()),
+        RequestBody::Stream(_) => return None,
+    };
+    let mut copy = Request::new(body);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// The copy with its body; none where that is gone.
+pub(super) fn whole(copy: Option<Request<RequestBody>>, kept: Option<&Rc<Kept>>) -> Option<Request<RequestBody>> {
+    let mut copy = copy?;
+    if let Some(kept) = kept {
+        *copy.body_mut() = kept.again()?;
+    }
+    Some(copy)
+}

@@ -1,0 +1,152 @@
+//! A body that is passed on as it comes and kept while it is small, so that it can be sent again.
+//!
+//! Nothing waits for the body to be whole: what an attempt has passed on is kept up to the route's `retry.body`, and the
+//! rest comes back when the attempt is dropped. A body that outgrows the cap is let go of, and goes by once.
+//! Kept as a copy: pieces shared with the client's connection would hold buffers many times their size.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use http::HeaderMap;
+use http_body::{Frame, SizeHint};
+
+use crate::base::reason::Reason;
+use crate::proxy::body::{ClientBody, RequestBody};
+
+/// What has been passed on of a body, and the rest while no attempt has it.
+pub(super) struct Kept {
+    cap: usize,
+    bytes: RefCell<BytesMut>,
+    trailers: RefCell<Option<HeaderMap>>,
+    progress: Cell<Progress>,
+    rest: RefCell<Option<ClientBody>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    /// All that came is kept, and more is to come.
+    Coming,
+    /// All of it is kept.
+    Whole,
+    /// It has outgrown the cap, or will not be needed.
+    Dropped,
+}
+
+/// The body of one attempt: what is kept, then what still comes.
+pub struct KeptBody {
+    again: Bytes,
+    /// Behind `again`, where that is the whole body.
+    trailers: Option<HeaderMap>,
+    body: Option<ClientBody>,
+    kept: Rc<Kept>,
+}
+
+impl Kept {
+    /// The kept body of a request that has one.
+    pub(super) fn of(body: &RequestBody) -> Option<Rc<Self>> {
+        match body {
+            RequestBody::Kept(body) => Some(body.kept.clone()),
+            RequestBody::Empty | RequestBody::Held(_) | RequestBody::Stream(_) => None,
+        }
+    }
+
+    /// The same body for another attempt, once the one before is dropped or has sent all of it.
+    pub(super) fn again(self: &Rc<Self>) -> Option<RequestBody> {
+        let body = match self.progress.get() {
+            Progress::Dropped => return None,
+            Progress::Whole => None,
+            Progress::Coming => Some(self.rest.take()?),
+        };
+        let (again, trailers) = (Bytes::copy_from_slice(&self.bytes.borrow()), self.trailers.borrow().clone());
+        Some(RequestBody::Kept(Box::new(KeptBody { again, trailers, body, kept: self.clone() })))
+    }
+
+    /// It will not be sent again.
+    pub(super) fn let_go(&self) {
+        self.progress.set(Progress::Dropped);
+        self.bytes.take();
+    }
+
+    fn add(&self, data: &[u8]) {
+        if self.progress.get() != Progress::Coming {
+            return;
+        }
+        let mut bytes = self.bytes.borrow_mut();
+        if bytes.len() + data.len() <= self.cap {
+            return bytes.extend_from_slice(data);
+        }
+        drop(bytes);
+        self.let_go();
+    }
+
+    fn end(&self) {
+        if self.progress.get() == Progress::Coming {
+            self.progress.set(Progress::Whole);
+        }
+    }
+}
+
+impl KeptBody {
+    /// Keeps what passes up to `cap` bytes.
+    pub(super) fn new(body: ClientBody, cap: usize) -> Self {
+        let kept = Kept {
+            cap,
+            bytes: RefCell::default(),
+            trailers: RefCell::default(),
+            progress: Cell::new(Progress::Coming),
+            rest: RefCell::default(),
+        };
+        Self { again: Bytes::new(), trailers: None, body: Some(body), kept: Rc::new(kept) }
+    }
+
+    pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
+        if !self.again.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.again)))));
+        }
+        let Some(body) = &mut self.body else {
+            return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
+        };
+        let frame = ready!(body.poll_metered(context));
+        match &frame {
+            None => self.kept.end(),
+            Some(Err(_)) => self.kept.let_go(),
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    self.kept.add(data);
+                }
+                if let Some(trailers) = frame.trailers_ref() {
+                    self.kept.trailers.replace(Some(trailers.clone()));
+                }
+                if frame.is_trailers() || body.is_end_stream() {
+                    self.kept.end();
+                }
+            }
+        }
+        Poll::Ready(frame)
+    }
+
+    pub(super) fn is_at_end(&self) -> bool {
+        let ended = self.body.as_ref().is_none_or(ClientBody::is_end_stream);
+        self.again.is_empty() && self.trailers.is_none() && ended
+    }
+
+    pub(super) fn hint(&self) -> SizeHint {
+        let (again, rest) = (self.again.len() as u64, self.body.as_ref().map(ClientBody::hint).unwrap_or_default());
+        let mut hint = SizeHint::new();
+        hint.set_lower(again + rest.lower());
+        if let Some(upper) = rest.upper() {
+            hint.set_upper(again + upper);
+        }
+        hint
+    }
+}
+
+impl Drop for KeptBody {
+    fn drop(&mut self) {
+        if self.kept.progress.get() == Progress::Coming {
+            self.kept.rest.replace(self.body.take());
+        }
+    }
+}
