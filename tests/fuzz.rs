@@ -80,6 +80,7 @@ targets! {
     h1_split: 500, 8;
     health_v1: MUTATIONS, 1;
     host: MUTATIONS, 1;
+    keep_alive: MUTATIONS, 1;
     path_norm: MUTATIONS, 1;
     pattern: MUTATIONS, 1;
     template: MUTATIONS, 1;
@@ -143,5 +144,5 @@ fn no_target_is_forgotten() {
         let name = entry.unwrap().file_name().into_string().unwrap().replace(".rs", "");
         assert!(here.contains(&format!("    {name}: ")) && manifest.contains(&format!("name = \"{name}\"")), "{name}");
     }
-    assert_eq!(fs::read_dir(root.join("fuzz/corpus")).unwrap().count(), 11);
+    assert_eq!(fs::read_dir(root.join("fuzz/corpus")).unwrap().count(), 12);
 }

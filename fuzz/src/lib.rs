@@ -11,6 +11,7 @@ pub mod h1_path;
 pub mod h1_split;
 pub mod health_v1;
 pub mod host;
+pub mod keep_alive;
 pub mod mutate;
 pub mod path_norm;
 pub mod pattern;

@@ -38,15 +38,18 @@ pub(super) struct Tries {
     stale: u8,
     /// A closed idle connection has cost this request a retry that no budget was asked for.
     pardoned: bool,
+    /// The next attempt waits for nothing.
+    pub at_once: bool,
 }
 
 impl Tries {
     pub(super) fn new(attempts: u8) -> Self {
-        Self { left: attempts, begun: 0, stale: 0, pardoned: false }
+        Self { left: attempts, begun: 0, stale: 0, pardoned: false, at_once: false }
     }
 
     pub(super) fn begin(&mut self) {
         (self.left, self.begun) = (self.left.saturating_sub(1), self.begun.saturating_add(1));
+        self.at_once = false;
     }
 
     /// Takes one more attempt, where there may be one.
@@ -73,7 +76,7 @@ impl Tries {
         // A connection that was used without a look had gone stale: the price of not looking is ours. Later ones are
         // looked at, so that this stays rare.
         if reused && failed.condition == Condition::ResetBeforeResponse && !self.pardoned {
-            self.pardoned = true;
+            (self.pardoned, self.at_once) = (true, true);
             return Ok(());
         }
         if pool.spend_retry(now) { Ok(()) } else { Err(Denied::Budget) }

@@ -153,7 +153,7 @@ impl Forward<'_> {
         let picked = picked.map_err(|reason| attempts.last.unwrap_or(reason))?;
         // All have been tried, and this one is asked once more.
         let once_more = !fresh && attempts.tried.is_empty() && before == attempts.place.at();
-        if once_more && !Box::pin(self.pause(attempts.tries.begun, attempts.end)).await {
+        if once_more && !attempts.tries.at_once && !Box::pin(self.pause(attempts.tries.begun, attempts.end)).await {
             return Err(attempts.last.unwrap_or(Reason::TotalTimeout));
         }
         Ok(picked)

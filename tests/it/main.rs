@@ -5,6 +5,7 @@
 mod admin;
 mod admission;
 mod checks;
+mod conditions;
 mod drain;
 mod ejection;
 mod endpoints;
@@ -23,6 +24,8 @@ mod orders;
 mod pools;
 mod reload;
 mod retries;
+mod stale;
+mod storm;
 mod streams;
 mod timeouts;
 mod tls;
