@@ -83,6 +83,7 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     let count = options.workers.or(config.process.workers.map(|count| count.get())).unwrap_or_else(usable).max(1);
     let access_log = AccessLog::start(&config.access_log).context("access_log: the output cannot be opened")?;
     let carried = Carried::new();
+    control::resolve::first_answers(&config, &carried.registry).context("names could not be looked up")?;
     let snapshot = Snapshot::build(1, config.clone(), &carried).map_err(|error| BadConfig(error.to_string()))?;
     let mut sockets = Vec::new();
     for spec in &config.listeners {

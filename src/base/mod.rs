@@ -12,6 +12,7 @@ pub mod path;
 pub mod random;
 pub mod reason;
 pub mod record;
+pub mod source;
 pub mod task;
 pub mod timer;
 pub mod units;

@@ -70,6 +70,17 @@ pub(super) fn status(status: &Value) {
         for endpoint in list(&pool["endpoints"]) {
             line(&format!("    {}", endpoint_line(endpoint, &status["at_unix_ms"])));
         }
+        // Those without an endpoint are told above as one that is down.
+        let failing = |name: &&Value| !name["fault"].is_null() && name["endpoints"] != 0;
+        for name in list(&pool["names"]).iter().filter(failing) {
+            line(&format!(
+                "    {} cannot be looked up: {} ({} times); the {} endpoints of its last answer go on",
+                word(&name["name"]),
+                word(&name["fault"]),
+                name["failures"],
+                name["endpoints"]
+            ));
+        }
     }
     if !list(&status["failures"]).is_empty() {
         line("\nfailures since the start");
@@ -98,7 +109,13 @@ fn endpoint_line(endpoint: &Value, now: &Value) -> String {
             Some(by) => format!("drained by {by}"),
             None => word(&endpoint["evidence"]["detail"]),
         }
-    )
+    ) + &from(endpoint)
+}
+
+/// The name behind an address.
+fn from(endpoint: &Value) -> String {
+    let from = endpoint["from"].as_str().filter(|from| endpoint["address"] != **from);
+    from.map_or_else(String::new, |from| format!("  from {from}"))
 }
 
 pub(super) fn followed(followed: &Value) {
@@ -136,12 +153,13 @@ pub(super) fn explanation(answer: &Value) {
         line(&format!("pool      {}{overflow}", word(&pool["name"])));
         for endpoint in list(&pool["endpoints"]) {
             line(&format!(
-                "  {:<24} {:<8} {:<8} {:>5.1} %{}",
+                "  {:<24} {:<8} {:<8} {:>5.1} %{}{}",
                 word(&endpoint["address"]),
                 word(&endpoint["verdict"]),
                 word(&endpoint["standing"]),
                 endpoint["share"].as_f64().unwrap_or_default(),
-                if endpoint["backup"] == true { "  backup" } else { "" }
+                if endpoint["backup"] == true { "  backup" } else { "" },
+                from(endpoint)
             ));
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::model::{
-    AccessLog, Action, Admin, CacheZone, Config, GrpcProbe, HealthCheck, HttpProbe, Listener, MetricsServer, Name,
+    AccessLog, Action, Admin, CacheZone, Config, Dns, GrpcProbe, HealthCheck, HttpProbe, Listener, MetricsServer, Name,
     Pool, ProbeKind, Process, Retry, Route, TcpProbe,
 };
 
@@ -71,6 +71,8 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     single("process", changed(&keys), keys);
     let keys = differing!(AccessLog, &old.access_log, &new.access_log, { output: "output", format: "format" });
     single("access_log", changed(&keys), keys);
+    let keys = differing!(Dns, &old.dns, &new.dns, { servers: "servers", timeout: "timeout" });
+    single("dns", changed(&keys), keys);
     let address =
         |old: &MetricsServer, new: &MetricsServer| differing!(MetricsServer, old, new, { address: "address" });
     optional(&mut changes, "metrics", &old.metrics, &new.metrics, address);
@@ -147,7 +149,8 @@ fn cache(old: &CacheZone, new: &CacheZone) -> Vec<String> {
 
 fn pool(old: &Pool, new: &Pool) -> Vec<String> {
     let mut keys = differing!(Pool, old, new, {
-        name: "name", balance: "balance", endpoints: "endpoints", health: "health", timeouts: "timeouts", tls: "tls",
+        name: "name", balance: "balance", endpoints: "endpoints",
+        endpoints_file: "endpoints_file", health: "health", timeouts: "timeouts", tls: "tls",
         ejection: "ejection", panic_threshold: "panic_threshold", failover: "failover", failback: "failback",
         max_requests: "max_requests", max_idle: "max_idle", retry_budget: "retry_budget",
     });
@@ -361,6 +364,8 @@ pool = "db"
             "backup = true",
             &["pools.app changed: endpoint 127.0.0.1:2 weight 2 to 1, endpoint 127.0.0.1:2 now a backup"],
         ),
+        ("\"127.0.0.1:1\", ", "\"app:1\", \"127.0.0.1:1\", ", &["pools.app changed: endpoint app:1 added"]),
+        ("[metrics]", "[dns]\nservers = [\"127.0.0.1\"]\n[metrics]", &["dns changed: servers"]),
         (
             "\"127.0.0.1:1\", { address = \"127.0.0.1:2\", weight = 2 }",
             "{ address = \"127.0.0.1:2\", weight = 2 }, \"127.0.0.1:1\"",

@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::ops::{Range, RangeInclusive};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -78,6 +78,14 @@ pub(super) struct Reference {
     pub(super) path: String,
 }
 
+/// A file of endpoints that the loader has read.
+pub(super) struct ListFile {
+    pub(super) path: PathBuf,
+    /// Its place among the texts.
+    pub(super) file: usize,
+    pub(super) entries: Vec<Entry>,
+}
+
 /// All texts, and what was found wrong with them.
 #[derive(Default)]
 pub(super) struct Context {
@@ -87,6 +95,7 @@ pub(super) struct Context {
     pub(super) directory: PathBuf,
     pub(super) found: RefCell<Vec<Diagnostic>>,
     pub(super) references: RefCell<Vec<Reference>>,
+    pub(super) lists: Vec<ListFile>,
 }
 
 impl Context {
@@ -260,6 +269,11 @@ impl<'a> Item<'a> {
         self.context.fault(code, self.key_at, &self.path, message.into());
     }
 
+    pub(super) fn key_fault_help(&self, code: &'static str, message: impl Into<String>, help: &str) {
+        let help = Some(help.to_owned());
+        self.context.report(Severity::Error, code, self.key_at, &self.path, message.into(), help);
+    }
+
     pub(super) fn warn(&self, message: impl Into<String>, help: &str) {
         let help = Some(help.to_owned());
         self.context.report(Severity::Warning, "risk", self.key_at, &self.path, message.into(), help);
@@ -374,6 +388,16 @@ impl<'a> Item<'a> {
         let reference = Reference { file: file.clone(), at: self.node.at, path: self.path.clone() };
         self.context.references.borrow_mut().push(reference);
         Some(file)
+    }
+
+    /// What stands in the file of endpoints that this value names; none where it was not read.
+    pub(super) fn list_file(&self, path: &Path) -> Option<Table<'a>> {
+        let list = self.context.lists.iter().find(|list| list.path == path)?;
+        // Its keys are the pool's.
+        let place = self.place.rsplit_once('.').map_or_else(String::new, |(above, _)| above.to_owned());
+        let at = At { file: list.file, start: 0, end: 0 };
+        let (context, entries, path) = (self.context, &list.entries, self.path.clone());
+        Some(Table { context, entries, path, place, at, reserved: RefCell::default() })
     }
 
     /// The items of a list; a single value counts as a list of one.

@@ -1,5 +1,6 @@
 //! Reads a config with all files it names.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -11,7 +12,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::base::address::Address;
 use crate::config::check;
 use crate::config::diagnostic::{Diagnostic, Severity};
-use crate::config::document::{At, Context, Entry, Value};
+use crate::config::document::{At, Context, Entry, ListFile, Value};
 use crate::config::model::Config;
 
 /// A config that may be used.
@@ -83,6 +84,7 @@ pub fn load(path: &Path) -> Result<Loaded, Faults> {
             }
         }
     }
+    read_lists(&mut context, &entries, &mut files, &env);
     let parsed = !context.found.borrow().iter().any(|found| found.code == "syntax");
     let config = if parsed { check::check(&context, &entries) } else { None };
     for reference in context.references.take() {
@@ -130,6 +132,47 @@ fn add_source(context: &mut Context, files: &mut Vec<SourceFile>, path: &Path) -
     let text = String::from_utf8(content.map_err(|error| error.to_string())?).map_err(|_| "it is not UTF-8")?;
     context.sources.push((path.display().to_string(), text));
     Ok(())
+}
+
+/// Reads the files that pools have their endpoints in.
+fn read_lists(
+    context: &mut Context,
+    entries: &[Entry],
+    files: &mut Vec<SourceFile>,
+    env: &dyn Fn(&str) -> Option<String>,
+) {
+    let pools = entries.iter().filter(|entry| entry.key == "pools").flat_map(below);
+    let named: Vec<(PathBuf, At, String)> = pools
+        .flat_map(|pool| below(pool).iter().map(move |key| (&pool.key, key)))
+        .filter(|(_, key)| key.key == "endpoints_file")
+        .filter_map(|(pool, key)| match &key.node.value {
+            Value::Text(text) if !text.is_empty() => {
+                Some((context.directory.join(text), key.node.at, format!("pools.{pool}.endpoints_file")))
+            }
+            _ => None,
+        })
+        .collect();
+    let mut seen = HashSet::new();
+    for (path, at, key) in named {
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        match add_source(context, files, &path) {
+            Ok(()) => {
+                let file = context.sources.len() - 1;
+                let entries = context.parse(file, env);
+                context.lists.push(ListFile { path, file, entries });
+            }
+            Err(message) => context.unreadable(at, &key, &path, &message),
+        }
+    }
+}
+
+fn below(entry: &Entry) -> &[Entry] {
+    match &entry.node.value {
+        Value::Table(entries) => entries,
+        _ => &[],
+    }
 }
 
 /// The files that `include` names, in lexical order per pattern, without dotfiles. The directories they were
@@ -370,6 +413,50 @@ mod tests {
         for part in ["cannot read", "conf.d/b.toml", "h.toml:2:12", "help: a relative path begins at"] {
             assert!(faults.contains(part), "{part:?} is not in {faults}");
         }
+    }
+
+    #[test]
+    fn a_file_of_endpoints_is_read_watched_and_its_faults_have_their_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let main = dir.path().join("h.toml");
+        let head =
+            MAIN.replace("include = [\"conf.d/*.toml\"]\n", "").replace("pools.p.tls.ca_file = \"ca.pem\"\n", "");
+        let head = head.replace("pools.p.endpoints = [\"127.0.0.1:1\"]", "pools.p.endpoints_file = \"app.toml\"");
+        let text =
+            format!("{head}pools.q.endpoints_file = \"app.toml\"\nroutes.p.pool = \"p\"\nroutes.q.pool = \"q\"\n");
+        std::fs::write(&main, text + "routes.q.match.path = \"/q\"\n").unwrap();
+        let missing = load(&main).unwrap_err();
+        for part in ["cannot read", "app.toml", "h.toml:3:26", "help: a relative path begins at"] {
+            assert!(missing.to_string().contains(part), "{part:?} is not in {missing}");
+        }
+        assert_eq!(missing.files.len(), 2, "it is waited for");
+
+        let list = dir.path().join("app.toml");
+        std::fs::write(&list, "endpoints = [\n  \"127.0.0.1:1\",\n  { address = \"app:2\", weight = 2 },\n]\n")
+            .unwrap();
+        let loaded = load(&main).unwrap();
+        for pool in &loaded.config.pools {
+            let told: Vec<String> = pool.endpoints.iter().map(|one| one.address.to_string()).collect();
+            assert_eq!((told.join(" ").as_str(), pool.endpoints[1].weight.value()), ("127.0.0.1:1 app:2", 2));
+            assert_eq!(pool.endpoints_file.as_ref(), Some(&list));
+        }
+        assert_eq!((loaded.files.len(), loaded.warnings), (2, vec![]));
+        for (text, line, column, fragment) in [
+            ("endpoints = [\n  \"127.0.0.1\",\n]", 2, 3, "needs a port"),
+            ("endpoints = [\n  { address = \"a:1\", wieght = 2 },\n]", 2, 22, "did you mean `weight`?"),
+            ("endpoints = []", 1, 13, "at least one endpoint"),
+            ("endpoints = \"127.0.0.1:1\"", 1, 13, "takes a list, not text"),
+            ("endpoints = [\"127.0.0.1:1\"]\nbalance = \"random\"", 2, 1, "known in a file of endpoints: endpoints"),
+            ("endpoint = [\"127.0.0.1:1\"]", 1, 1, "unknown key `endpoint`"),
+            ("", 1, 1, "has no `endpoints`"),
+            ("endpoints = [", 1, 14, ""),
+        ] {
+            std::fs::write(&list, text).unwrap();
+            let faults = load(&main).unwrap_err().to_string();
+            let place = format!("{}:{line}:{column}", list.display());
+            assert!(faults.contains(&place) && faults.contains(fragment), "{text}: {place} {fragment}\n{faults}");
+        }
+        assert!(!unchanged(&loaded.files));
     }
 
     #[test]

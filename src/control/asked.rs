@@ -23,6 +23,8 @@ struct Waiting {
     replies: Vec<oneshot::Sender<Receipt>>,
     retries_left: u32,
     at: Instant,
+    /// It is tried again as soon as its names are known; `at` is when it goes on without.
+    for_names: bool,
 }
 
 /// Owns the reloader and what is asked of it.
@@ -62,9 +64,19 @@ impl Reloads {
 
     /// Tries again.
     pub(super) fn retry(&mut self) {
-        if let Some(mut waiting) = self.waiting.take() {
-            waiting.retries_left = waiting.retries_left.saturating_sub(1);
+        if let Some(waiting) = self.waiting.take() {
             self.attempt(waiting);
+        }
+    }
+
+    /// A name is known that was not, or has moved: the pools get their endpoints, and a reload that waits for names
+    /// looks whether it was the last one.
+    pub(super) fn name_known(&mut self, moved: bool) {
+        if moved {
+            self.reloader.renew();
+        }
+        if self.waiting.as_ref().is_some_and(|waiting| waiting.for_names) {
+            self.retry();
         }
     }
 
@@ -80,10 +92,15 @@ impl Reloads {
     fn attempt(&mut self, now: Waiting) {
         let receipt = match self.reloader.attempt(now.cause) {
             Attempt::Done(receipt) => receipt,
+            Attempt::NamesPending(until) => {
+                self.waiting = Some(Waiting { at: until.into(), for_names: true, ..now });
+                return;
+            }
             Attempt::Unsettled(faults) if now.retries_left == 0 => self.reloader.refuse(now.cause, faults),
             Attempt::Unsettled(faults) => {
                 tracing::info!("the files may be half changed, looking again: {}", faults.join("; "));
-                self.waiting = Some(Waiting { at: Instant::from_std(clock::now() + RETRY_AFTER), ..now });
+                let (at, retries_left) = (Instant::from_std(clock::now() + RETRY_AFTER), now.retries_left - 1);
+                self.waiting = Some(Waiting { at, retries_left, for_names: false, ..now });
                 return;
             }
         };
@@ -102,5 +119,5 @@ impl Reloads {
 
 fn begin(cause: Cause) -> Waiting {
     supervisor::reloading();
-    Waiting { cause, replies: Vec::new(), retries_left: RETRIES, at: Instant::from_std(clock::now()) }
+    Waiting { cause, replies: Vec::new(), retries_left: RETRIES, at: Instant::from_std(clock::now()), for_names: false }
 }

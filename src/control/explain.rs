@@ -84,8 +84,11 @@ pub struct PoolView {
 /// An endpoint and its part of the traffic.
 #[derive(Debug, Serialize)]
 pub struct EndpointShare {
-    /// Its address.
+    /// Its address; the name, where that has no address.
     pub address: String,
+    /// The name that its address is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Used only while no other is usable.
     pub backup: bool,
     /// The control plane's word.
@@ -260,12 +263,21 @@ fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAd
     }
     let endpoints = pool.endpoints.iter().zip(picks).map(|(endpoint, picks)| EndpointShare {
         address: endpoint.name.to_string(),
+        from: endpoint.from.as_ref().map(ToString::to_string),
         backup: endpoint.spec.backup,
         verdict: endpoint.state.verdict(),
         standing: pool.standing(endpoint, now),
         share: picks as f64 * 100.0 / PICKS as f64,
     });
-    PoolView { name: pool.spec.name.to_string(), overflow, endpoints: endpoints.collect(), no_pick }
+    let unknown = pool.names.iter().filter(|name| name.is_empty).map(|name| EndpointShare {
+        address: name.text.to_string(),
+        from: Some(name.text.to_string()),
+        backup: name.spec.backup,
+        verdict: Verdict::Down,
+        standing: Standing::Out,
+        share: 0.0,
+    });
+    PoolView { name: pool.spec.name.to_string(), overflow, endpoints: endpoints.chain(unknown).collect(), no_pick }
 }
 
 fn cache_view(snapshot: &Snapshot, plan: &Forward<'_>, view: &RequestView<'_>, authority: &str) -> Option<CacheView> {

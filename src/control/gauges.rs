@@ -32,6 +32,18 @@ pub fn install(plane: &Arc<Plane>) {
                 sink.set(&names::ENDPOINT_IN_FLIGHT, &labels, f64::from(endpoint.state.in_flight()));
             }
         }
+        let pools = snapshot.pools.iter();
+        for (pool, name) in pools.flat_map(|pool| pool.names.iter().map(move |name| (pool, name))) {
+            if name.is_empty {
+                sink.set(&names::ENDPOINT_UP, &[&pool.spec.name, &name.text], 0.0);
+            }
+            let known = name.state.known();
+            for (fault, count) in &known.failed {
+                sink.set(&names::DNS_FAILURES, &[&name.text, fault.as_str()], *count as f64);
+            }
+            sink.set(&names::DNS_ENDPOINTS, &[&name.text], known.targets.len() as f64);
+            sink.set(&names::DNS_LAST_ANSWER, &[&name.text], (known.answered_unix_ms / 1000) as f64);
+        }
         for (name, ends) in certificate_ends(&snapshot) {
             sink.set(&names::TLS_NOT_AFTER, &[name], ends as f64);
         }

@@ -7,11 +7,14 @@
 mod asked;
 mod drain;
 pub mod explain;
+mod family;
 pub mod gauges;
+mod lookup;
 pub mod order;
 mod probes;
 pub mod receipts;
 pub mod reload;
+pub mod resolve;
 #[cfg(test)]
 mod simulation;
 pub mod status;
@@ -61,9 +64,19 @@ pub struct Setup {
 }
 
 pub(crate) enum Command {
-    Reload { cause: Cause, reply: oneshot::Sender<Receipt> },
-    Order { order: Order, reply: oneshot::Sender<Result<Followed, Refusal>> },
+    Reload {
+        cause: Cause,
+        reply: oneshot::Sender<Receipt>,
+    },
+    Order {
+        order: Order,
+        reply: oneshot::Sender<Result<Followed, Refusal>>,
+    },
     FilesChanged,
+    /// A name was looked up for the first time, or `moved`: it stands for other endpoints than before.
+    NameKnown {
+        moved: bool,
+    },
     Drain,
     Drained(End),
     Stop,
@@ -184,6 +197,7 @@ async fn run(setup: Setup, handle: Handle, mut commands: mpsc::UnboundedReceiver
             }
         };
         match command {
+            Some(Command::NameKnown { moved }) => reloads.name_known(moved),
             Some(Command::FilesChanged) if is_draining => {}
             Some(Command::FilesChanged) => reloads.look(),
             Some(Command::Reload { cause, reply }) if is_draining => reloads.refuse(Some((cause, reply))),

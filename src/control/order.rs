@@ -72,7 +72,7 @@ pub(super) fn follow(reloader: &mut Reloader, order: &Order) -> Result<Followed,
     let snapshot = plane.snapshot.load_full();
     let (pool, endpoint) = find(&snapshot, order)?;
     let (name, address) = (&pool.spec.name, &endpoint.spec.address);
-    let by_config = pool.spec.endpoints.iter().any(|spec| spec.address == *address && spec.drain);
+    let by_config = endpoint.spec.drain;
     let weight = match order.what {
         What::SetWeight { weight: Some(weight) } => Some(Weight::new(weight).ok_or(Refusal::NoWeight)?),
         _ => None,

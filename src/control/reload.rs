@@ -5,6 +5,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use tokio::sync::mpsc;
 
@@ -15,6 +16,7 @@ use crate::config::load::{self, Loaded, SourceFile};
 use crate::config::model::{Config, Name};
 use crate::control::probes::Probes;
 use crate::control::receipts::{Cause, Receipt};
+use crate::control::resolve::Names;
 use crate::control::watch::Watch;
 use crate::control::{Command, Setup};
 use crate::snapshot::plane::{Plane, WorkerCommand};
@@ -36,6 +38,7 @@ pub(super) struct Reloader {
     sockets: BTreeSet<SocketKey>,
     probes: Probes,
     watch: Watch,
+    names: Names,
     /// The files of the last load, applied or refused, as they were read: a refusal is told once.
     known: Vec<SourceFile>,
 }
@@ -46,6 +49,8 @@ pub(super) enum Attempt {
     Done(Receipt),
     /// The files may be between two states: a certificate without its key yet, a config that was moved away.
     Unsettled(Vec<String>),
+    /// It names endpoints that are being looked up: worth waiting for until then.
+    NamesPending(Instant),
 }
 
 impl Reloader {
@@ -53,9 +58,11 @@ impl Reloader {
         let snapshot = setup.plane.snapshot.load_full();
         let mut probes = Probes::default();
         probes.follow(&snapshot);
+        let mut names = Names::new(&snapshot.config.dns, commands.clone());
+        names.follow(&snapshot.config, &setup.plane.carried.registry);
         let mut watch = Watch::start(commands);
         watch.follow(&setup.path, &setup.files);
-        Self { sockets: wanted(&snapshot.config), probes, watch, known: setup.files.clone(), setup }
+        Self { sockets: wanted(&snapshot.config), probes, watch, names, known: setup.files.clone(), setup }
     }
 
     /// Where the planes meet.
@@ -78,6 +85,10 @@ impl Reloader {
     /// Loads the config and publishes it, or tells why not.
     pub(super) fn attempt(&mut self, cause: Cause) -> Attempt {
         let (files, outcome) = match load::load(&self.setup.path) {
+            Ok(loaded) if let Some(until) = self.names.pending(&loaded.config, &self.setup.plane.carried.registry) => {
+                self.remember(loaded.files);
+                return Attempt::NamesPending(until);
+            }
             Ok(loaded) => (loaded.files.clone(), self.build(&loaded).map(|snapshot| (loaded, snapshot)).map_err(Ok)),
             Err(faults) => (faults.files, Err(Err(faults.diagnostics))),
         };
@@ -178,12 +189,10 @@ impl Reloader {
     ) -> Receipt {
         let plane = self.setup.plane.clone();
         let snapshot = Arc::new(snapshot);
-        plane.carried.keep(&snapshot);
-        plane.snapshot.store(snapshot.clone());
+        self.put_in_place(&snapshot);
         self.hand_over(sockets, &snapshot);
         self.sockets = wanted(&loaded.config);
-        self.probes.follow(&snapshot);
-        plane.carried.registry.sweep(&snapshot.pools);
+        self.names.follow(&loaded.config, &plane.carried.registry);
         let before: HashMap<_, _> = old.config.pools.iter().map(|pool| (&pool.name, pool)).collect();
         let receipt = Receipt {
             cause,
@@ -210,18 +219,28 @@ impl Reloader {
         receipt
     }
 
-    /// Publishes the same config anew, for what lives outside it: orders of operators.
+    /// Publishes the same config anew, for what lives outside it: orders of operators, and what names stand for. The
+    /// generation counts configs, so it stays.
     pub(super) fn renew(&mut self) {
         let plane = &self.setup.plane;
         let snapshot = Arc::new(plane.snapshot.load().renewed(&plane.carried));
+        self.put_in_place(&snapshot);
+    }
+
+    /// Requests begin with this snapshot from here on.
+    fn put_in_place(&mut self, snapshot: &Arc<Snapshot>) {
+        let plane = &self.setup.plane;
+        plane.carried.keep(snapshot);
         plane.snapshot.store(snapshot.clone());
-        self.probes.follow(&snapshot);
+        self.probes.follow(snapshot);
         plane.carried.registry.sweep(&snapshot.pools);
     }
 
     /// The receipt of a config that was not applied.
-    pub(super) fn refuse(&self, cause: Cause, faults: Vec<String>) -> Receipt {
+    pub(super) fn refuse(&mut self, cause: Cause, faults: Vec<String>) -> Receipt {
         let plane = &self.setup.plane;
+        // The names that only it has are looked up no longer.
+        self.names.follow(&plane.snapshot.load().config, &plane.carried.registry);
         let at_unix_ms = clock::unix_millis();
         let generation = plane.snapshot.load().generation;
         plane.metrics.reload(false, at_unix_ms / 1000, generation);

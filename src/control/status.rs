@@ -5,7 +5,6 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::base::address::Address;
 use crate::base::clock;
 use crate::config::model::Action;
 use crate::control::receipts::Receipt;
@@ -15,8 +14,9 @@ use crate::telemetry::metrics::{Answered, Failures};
 use crate::tls::certificates::CertificateInfo;
 use crate::upstream::endpoint::{Evidence, Standing, Verdict};
 use crate::upstream::orders::Drain;
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Pool, PoolName};
 use crate::upstream::pool_state::Traffic;
+use crate::upstream::resolve::LookupFault;
 
 /// A worker without a tick for so long is stuck.
 const STUCK_AFTER_MS: u64 = 10_000;
@@ -91,13 +91,34 @@ pub struct PoolStatus {
     pub traffic: Traffic,
     /// Its endpoints.
     pub endpoints: Vec<EndpointStatus>,
+    /// The names that endpoints are from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<NameStatus>,
+}
+
+/// A name that is looked up.
+#[derive(Debug, Serialize)]
+pub struct NameStatus {
+    /// As written.
+    pub name: String,
+    /// The endpoints that it stands for.
+    pub endpoints: usize,
+    /// Why the newest look-up failed.
+    pub fault: Option<LookupFault>,
+    /// Look-ups that failed since the last good one.
+    pub failures: u32,
+    /// When it was last answered well, in milliseconds since the Unix epoch.
+    pub answered_unix_ms: Option<u64>,
 }
 
 /// An endpoint.
 #[derive(Debug, Serialize)]
 pub struct EndpointStatus {
-    /// Where it listens.
-    pub address: Address,
+    /// Where it listens; the name, where that has no address.
+    pub address: String,
+    /// The name that its address is from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
     /// Its weight.
     pub weight: u32,
     /// The config's weight, where an operator has ordered another.
@@ -202,7 +223,8 @@ fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
     let endpoints = pool.endpoints.iter().map(|endpoint| {
         let history = endpoint.state.evidence();
         EndpointStatus {
-            address: endpoint.spec.address.clone(),
+            address: endpoint.name.to_string(),
+            from: endpoint.from.as_ref().map(ToString::to_string),
             weight: endpoint.spec.weight.value(),
             configured_weight: (endpoint.configured_weight != endpoint.spec.weight)
                 .then_some(endpoint.configured_weight.value()),
@@ -218,5 +240,45 @@ fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
             history: if with_history { history } else { Vec::new() },
         }
     });
-    PoolStatus { name: pool.spec.name.to_string(), traffic: pool.state.traffic(), endpoints: endpoints.collect() }
+    let unknown = pool.names.iter().filter_map(unknown_endpoint);
+    let endpoints = endpoints.chain(unknown).collect();
+    PoolStatus {
+        name: pool.spec.name.to_string(),
+        traffic: pool.state.traffic(),
+        endpoints,
+        names: pool.names.iter().map(name_status).collect(),
+    }
+}
+
+/// A name without an address: a down endpoint.
+fn unknown_endpoint(name: &PoolName) -> Option<EndpointStatus> {
+    let (fault, at_unix_ms) = name.down()?;
+    let detail = format!("the name has no address: {}", fault.as_str());
+    Some(EndpointStatus {
+        address: name.text.to_string(),
+        from: Some(name.text.to_string()),
+        weight: name.spec.weight.value(),
+        configured_weight: None,
+        drain: None,
+        backup: name.spec.backup,
+        verdict: Verdict::Down,
+        standing: Standing::Out,
+        since_unix_ms: at_unix_ms,
+        in_flight: 0,
+        requests: 0,
+        share: 0.0,
+        evidence: Some(Evidence { at_unix_ms, healthy: false, source: "dns", detail, took_ms: 0 }),
+        history: Vec::new(),
+    })
+}
+
+fn name_status(name: &PoolName) -> NameStatus {
+    let known = name.state.known();
+    NameStatus {
+        name: name.text.to_string(),
+        endpoints: known.targets.len(),
+        fault: known.fault,
+        failures: known.failures,
+        answered_unix_ms: Some(known.answered_unix_ms).filter(|at| *at != 0),
+    }
 }

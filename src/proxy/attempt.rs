@@ -200,7 +200,7 @@ async fn open(
     end: Instant,
 ) -> Result<Connection<RequestBody>, ProxyError> {
     let connect = async {
-        let tls = match (&pool.tls, &pool.spec.tls) {
+        let tls = match (&pool.tls, &endpoint.tls) {
             (Some(config), Some(spec)) => {
                 let name = tls::client::server_name(spec, &endpoint.spec.address)
                     .map_err(|error| ProxyError::with(Stage::Connect, Reason::EndpointTls, error))?;

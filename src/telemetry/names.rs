@@ -80,6 +80,12 @@ metrics! {
         "Requests on routes that have a cache, by what it did.";
     CACHE_BYTES = Gauge "headgate_cache_bytes" ["zone"]
         "Memory that a cache's responses take.";
+    DNS_FAILURES = Counter "headgate_dns_failures_total" ["name", "reason"]
+        "Look-ups of endpoints' names that failed or brought no record: the last good answer goes on.";
+    DNS_ENDPOINTS = Gauge "headgate_dns_endpoints" ["name"]
+        "Endpoints that a name stands for.";
+    DNS_LAST_ANSWER = Gauge "headgate_dns_last_answer_timestamp_seconds" ["name"]
+        "When a name was last answered well, in seconds since the Unix epoch; 0 is never.";
     TLS_HANDSHAKES = Counter "headgate_tls_handshakes_total" ["listener", "version", "resumed"]
         "TLS handshakes with clients that succeeded.";
     TLS_NOT_AFTER = Gauge "headgate_tls_certificate_not_after_timestamp_seconds" ["name"]

@@ -16,4 +16,5 @@ pub mod orders;
 pub mod pool;
 pub mod pool_state;
 pub mod registry;
+pub mod resolve;
 pub mod retry;

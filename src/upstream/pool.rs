@@ -1,5 +1,6 @@
 //! A pool as the data plane sees it: the model's settings beside each endpoint's live state.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -7,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
+use crate::base::source::Source;
 use crate::base::units::Weight;
 use crate::config::model;
 use crate::upstream::balance::{EndpointView, Members, Wheel};
@@ -14,15 +16,18 @@ use crate::upstream::budget::Budget;
 use crate::upstream::endpoint::{EndpointState, Standing};
 use crate::upstream::orders::Drain;
 use crate::upstream::pool_state::PoolState;
-use crate::upstream::registry::{Registry, SlotId};
+use crate::upstream::registry::{NameState, Registry, SlotId};
+use crate::upstream::resolve::{self, LookupFault};
 
 /// A named set of endpoints with one balancer and one policy.
 #[derive(Debug)]
 pub struct Pool {
     /// Its settings.
     pub spec: Arc<model::Pool>,
-    /// Its endpoints, in the order of the settings.
+    /// Its endpoints, in the order of the settings; those of a name in the order of their addresses.
     pub endpoints: Vec<Endpoint>,
+    /// The names among the settings.
+    pub names: Vec<PoolName>,
     /// TLS to its endpoints.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Where its traffic is.
@@ -36,15 +41,40 @@ pub struct Pool {
     backups: Wheel,
 }
 
+/// A name that a pool has endpoints from.
+#[derive(Debug)]
+pub struct PoolName {
+    /// As written.
+    pub text: Arc<str>,
+    /// The settings of its endpoints.
+    pub spec: model::EndpointSpec<()>,
+    /// What is known of it.
+    pub state: Arc<NameState>,
+    /// Whether it brought no endpoint when the pool was made.
+    pub is_empty: bool,
+}
+
+impl PoolName {
+    /// Why it has no endpoint, and since when; none where it has some. A down endpoint in all that people read.
+    pub fn down(&self) -> Option<(LookupFault, u64)> {
+        let known = self.state.known();
+        self.is_empty.then(|| (known.fault.unwrap_or(LookupFault::Pending), known.turned_unix_ms))
+    }
+}
+
 /// One endpoint of a pool.
 #[derive(Debug)]
 pub struct Endpoint {
     /// Its settings, with the weight that an operator may have ordered.
     pub spec: model::EndpointSpec,
-    /// The config's weight.
+    /// The config's weight, or an SRV record's.
     pub configured_weight: Weight,
     /// It gets no new requests.
     pub drain: Option<Drain>,
+    /// The name that its address is from, as written; none where the address itself is.
+    pub from: Option<Arc<str>>,
+    /// The pool's TLS settings with the name that this endpoint is verified by.
+    pub tls: Option<model::PoolTls>,
     /// Its address as text, for logs and labels.
     pub name: Arc<str>,
     /// Its live state.
@@ -57,20 +87,26 @@ pub struct Endpoint {
 impl Pool {
     /// Joins settings and live state.
     pub fn new(spec: Arc<model::Pool>, tls: Option<Arc<rustls::ClientConfig>>, registry: &Registry) -> Self {
-        let endpoints: Vec<Endpoint> = spec
-            .endpoints
-            .iter()
-            .map(|endpoint| {
+        let (found, names) = found(&spec, registry);
+        let endpoints: Vec<Endpoint> = found
+            .into_iter()
+            .map(|Found { spec: endpoint, from, host }| {
                 let name = endpoint.address.to_string();
                 let order = registry.orders.of(&spec.name, &endpoint.address);
+                let tls = spec.tls.clone().map(|tls| model::PoolTls {
+                    server_name: tls.server_name.or_else(|| host.map(|host| host.to_string())),
+                    ..tls
+                });
                 Endpoint {
-                    spec: model::EndpointSpec { weight: order.weight.unwrap_or(endpoint.weight), ..endpoint.clone() },
                     configured_weight: endpoint.weight,
-                    drain: registry.orders.drain(&spec.name, endpoint),
+                    drain: registry.orders.drain(&spec.name, &endpoint),
                     hash: xxh3_64(name.as_bytes()),
                     name: name.into(),
+                    from,
                     state: registry.state(&spec, &endpoint.address),
-                    slot: registry.slot(&spec, &endpoint.address),
+                    slot: registry.slot(&spec, &endpoint.address, tls.as_ref()),
+                    tls,
+                    spec: model::EndpointSpec { weight: order.weight.unwrap_or(endpoint.weight), ..endpoint },
                 }
             })
             .collect();
@@ -83,7 +119,18 @@ impl Pool {
         let state = registry.pool(&spec.name);
         let chain = Vec::new();
         let budget = registry.budget(&spec.name);
-        Self { budget, primaries: wheel(false), backups: wheel(true), endpoints, tls, state, chain, has_stages, spec }
+        Self {
+            budget,
+            primaries: wheel(false),
+            backups: wheel(true),
+            endpoints,
+            names,
+            tls,
+            state,
+            chain,
+            has_stages,
+            spec,
+        }
     }
 
     /// How a picker sees one of its endpoints: in panic, all that nobody took out on purpose and that can be reached.
@@ -128,6 +175,36 @@ impl Endpoint {
 
 fn second(at: Instant) -> u64 {
     clock::millis(at) / 1000
+}
+
+struct Found {
+    spec: model::EndpointSpec,
+    from: Option<Arc<str>>,
+    host: Option<Arc<str>>,
+}
+
+/// What the settings come to with what is known of their names. An address that several entries lead to is one
+/// endpoint, that of the first.
+fn found(spec: &model::Pool, registry: &Registry) -> (Vec<Found>, Vec<PoolName>) {
+    let (mut all, mut names) = (Vec::new(), Vec::new());
+    for entry in &spec.endpoints {
+        match &entry.address {
+            Source::Address(address) => all.push(Found { spec: entry.at(address.clone()), from: None, host: None }),
+            source => {
+                let (text, state): (Arc<str>, _) = (source.to_string().into(), registry.name(source));
+                let targets = state.known().targets.clone();
+                let spec = entry.at(());
+                names.push(PoolName { text: text.clone(), spec, state, is_empty: targets.is_empty() });
+                let found = resolve::endpoints(entry, &targets).into_iter().zip(targets);
+                let found =
+                    found.map(|(spec, target)| Found { spec, from: Some(text.clone()), host: Some(target.host) });
+                all.extend(found);
+            }
+        }
+    }
+    let mut seen = HashSet::new();
+    all.retain(|found| seen.insert(found.spec.address.clone()));
+    (all, names)
 }
 
 impl Members for Pool {

@@ -2,18 +2,21 @@
 //!
 //! Written by the control plane when it builds a snapshot; workers hold what they need through the snapshot.
 
-use std::sync::Arc;
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 
 use crate::base::address::Address;
+use crate::base::source::Source;
 use crate::config::model::{self, HealthProbe, Name, PoolTls};
 use crate::upstream::budget::Budget;
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::orders::Orders;
 use crate::upstream::pool::Pool;
 use crate::upstream::pool_state::PoolState;
+use crate::upstream::resolve::Known;
 
 /// What a verdict belongs to: another probe asks another question, so its verdict starts anew.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -36,6 +39,17 @@ struct SlotKey {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SlotId(pub u32);
 
+/// What is known of a name. Written by the control plane alone; read where a snapshot is built, and for people.
+#[derive(Debug, Default)]
+pub struct NameState(Mutex<Known>);
+
+impl NameState {
+    /// All of it.
+    pub fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The live state behind all snapshots of a process.
 #[derive(Debug, Default)]
 pub struct Registry {
@@ -46,6 +60,7 @@ pub struct Registry {
     slots: DashMap<SlotKey, SlotId>,
     next_slot: AtomicU32,
     budgets: DashMap<Name, Arc<Budget>>,
+    names: DashMap<Source, Arc<NameState>>,
 }
 
 impl Registry {
@@ -62,15 +77,20 @@ impl Registry {
         self.pools.entry(name.clone()).or_default().clone()
     }
 
-    /// The slot of idle connections to an endpoint.
-    pub fn slot(&self, pool: &model::Pool, address: &Address) -> SlotId {
-        let key = SlotKey { pool: pool.name.clone(), address: address.clone(), tls: pool.tls.clone() };
-        *self.slots.entry(key).or_insert_with(|| SlotId(self.next_slot.fetch_add(1, Ordering::Relaxed)))
-    }
-
     /// A pool's retries, the same over all reloads.
     pub fn budget(&self, pool: &Name) -> Arc<Budget> {
         self.budgets.entry(pool.clone()).or_default().clone()
+    }
+
+    /// The slot of idle connections to an endpoint that is spoken to with `tls`.
+    pub fn slot(&self, pool: &model::Pool, address: &Address, tls: Option<&PoolTls>) -> SlotId {
+        let key = SlotKey { pool: pool.name.clone(), address: address.clone(), tls: tls.cloned() };
+        *self.slots.entry(key).or_insert_with(|| SlotId(self.next_slot.fetch_add(1, Ordering::Relaxed)))
+    }
+
+    /// What is known of a name: the same for all pools that have it.
+    pub fn name(&self, source: &Source) -> Arc<NameState> {
+        self.names.entry(source.clone()).or_default().clone()
     }
 
     /// Forgets what a published snapshot has no use for, once the one before was let go.
@@ -79,5 +99,10 @@ impl Registry {
         self.states.retain(|_, state| Arc::strong_count(state) > 1);
         self.pools.retain(|_, state| Arc::strong_count(state) > 1);
         self.budgets.retain(|_, budget| Arc::strong_count(budget) > 1);
+        self.names.retain(|_, state| Arc::strong_count(state) > 1);
+        // Names move through any number of addresses in a process's life. What is idle in a worker's slot ends by time.
+        let alive: HashSet<_> =
+            self.states.iter().map(|state| (state.key().pool.clone(), state.key().address.clone())).collect();
+        self.slots.retain(|key, _| alive.contains(&(key.pool.clone(), key.address.clone())));
     }
 }

@@ -8,6 +8,7 @@ use http::Method;
 
 use super::action::{field, header_value};
 use crate::base::address::Address;
+use crate::base::source::Source;
 use crate::config::document::{Item, Table};
 use crate::config::model::{
     EndpointSpec, GrpcProbe, HealthCheck, HealthProbe, HttpProbe, ProbeKind, StatusSet, TcpProbe,
@@ -70,11 +71,11 @@ pub(super) fn health(table: &Table<'_>) -> Option<HealthCheck> {
 }
 
 /// Whether the pool's endpoints can be asked: told where the pool says it, or where it takes it from the defaults.
-pub(super) fn fits(pool: &Table<'_>, check: &HealthCheck, endpoints: &[EndpointSpec]) {
-    let is_unix = |endpoint: &EndpointSpec| matches!(endpoint.address, Address::Unix(_));
+pub(super) fn fits(pool: &Table<'_>, check: &HealthCheck, endpoints: &[EndpointSpec<Source>]) {
+    let is_unix = |endpoint: &EndpointSpec<Source>| matches!(endpoint.address, Source::Address(Address::Unix(_)));
     let Some(endpoint) = endpoints.iter().find(|endpoint| is_unix(endpoint)) else { return };
     if check.probe.port.is_some()
-        && let Some(item) = pool.get("health").or_else(|| pool.get("endpoints"))
+        && let Some(item) = pool.get("health").or_else(|| pool.get("endpoints")).or_else(|| pool.get("endpoints_file"))
     {
         item.key_fault("conflict", format!("`health.*.port` is set, and {} has no ports", endpoint.address));
     }

@@ -3,6 +3,7 @@
 mod action;
 mod cross;
 mod ejection;
+mod endpoints_file;
 mod failover;
 mod health;
 mod listener;
@@ -58,6 +59,7 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
     let metrics = root.sub("metrics").map(|table| process::metrics(&table));
     let admin = root.sub("admin").map(|table| process::admin(&table));
     let access_log = process::access_log(root.sub("access_log"));
+    let dns = process::dns(root.sub("dns"));
     let defaults = root.sub("defaults");
     let part = |key| defaults.as_ref().and_then(|defaults| defaults.sub(key));
     let listener_defaults = listener::defaults(part("listener"));
@@ -89,6 +91,7 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
         metrics: metrics.flatten(),
         admin: admin.flatten(),
         access_log,
+        dns,
         listeners: shared(listeners),
         caches: shared(caches),
         pools: shared(pools),

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::{Names, ejection, failover, health, retry};
 use crate::base::address::Address;
+use crate::base::source::Source;
 use crate::base::units::Weight;
+use crate::config::check::endpoints_file::source;
 use crate::config::document::{Item, Table};
 use crate::config::model::{
     Balance, Ejection, EndpointSpec, Failback, HashKey, HealthCheck, Pool, PoolTimeouts, PoolTls, RetryBudget,
@@ -79,13 +81,13 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
 
 pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &Names<'_>) -> Option<Pool> {
     table.reserve(&["sticky"]);
-    let endpoints = table.need("endpoints").and_then(|item| endpoints(&item));
+    let source = source(table);
     let policy = policy(table, defaults);
     let tls = table.sub("tls").map(|table| tls(&table));
     let mut chain = Vec::new();
     table.set("failover", &mut chain, |item| failover::failover(item, name, names));
     table.finish();
-    let endpoints = endpoints?;
+    let (endpoints, endpoints_file) = source?;
     if let Some(check) = &policy.health {
         health::fits(table, check, &endpoints);
     }
@@ -117,6 +119,7 @@ pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &N
         name: name.into(),
         balance,
         endpoints,
+        endpoints_file,
         health,
         timeouts,
         tls,
@@ -146,9 +149,9 @@ fn balance(item: &Item<'_>) -> Option<Balance> {
     })
 }
 
-fn endpoints(item: &Item<'_>) -> Option<Vec<EndpointSpec>> {
+pub(super) fn endpoints(item: &Item<'_>) -> Option<Vec<EndpointSpec<Source>>> {
     let list = item.list()?;
-    let mut endpoints: Vec<EndpointSpec> = Vec::new();
+    let mut endpoints: Vec<EndpointSpec<Source>> = Vec::new();
     for item in &list {
         let Some(endpoint) = endpoint(item) else { continue };
         if endpoints.iter().any(|other| other.address == endpoint.address) {
@@ -164,12 +167,10 @@ fn endpoints(item: &Item<'_>) -> Option<Vec<EndpointSpec>> {
     Some(endpoints)
 }
 
-fn endpoint(item: &Item<'_>) -> Option<EndpointSpec> {
-    let mut endpoint =
-        EndpointSpec { address: Address::Unix("".into()), weight: Weight::ONE, backup: false, drain: false };
+fn endpoint(item: &Item<'_>) -> Option<EndpointSpec<Source>> {
+    let mut endpoint = EndpointSpec { address: (), weight: Weight::ONE, backup: false, drain: false };
     if item.is_text() {
-        endpoint.address = address(item)?;
-        return Some(endpoint);
+        return Some(endpoint.at(address(item)?));
     }
     let table = item.table()?;
     let address = table.need("address").and_then(|item| address(&item));
@@ -180,17 +181,20 @@ fn endpoint(item: &Item<'_>) -> Option<EndpointSpec> {
     table.set("backup", &mut endpoint.backup, Item::bool);
     table.set("drain", &mut endpoint.drain, Item::bool);
     table.finish();
-    endpoint.address = address?;
-    Some(endpoint)
+    let address = address?;
+    if let (Source::Service(_), Some(weight)) = (&address, table.get("weight")) {
+        weight.key_fault("conflict", "the weights of SRV records are in the records");
+    }
+    Some(endpoint.at(address))
 }
 
-fn address(item: &Item<'_>) -> Option<Address> {
-    let address = item.parse::<Address>()?;
-    if address.tcp().is_some_and(|address| address.port() == 0) {
+fn address(item: &Item<'_>) -> Option<Source> {
+    let source = item.parse::<Source>()?;
+    if source.address().and_then(Address::tcp).is_some_and(|address| address.port() == 0) {
         item.fault("value", "an endpoint needs a port from 1 to 65535");
         return None;
     }
-    Some(address)
+    Some(source)
 }
 
 fn tls(table: &Table<'_>) -> PoolTls {

@@ -1,12 +1,15 @@
 //! `[process]`, `[metrics]`, `[admin]`, `[access_log]`, `[caches.X]`.
 
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use crate::base::address::Address;
 use crate::base::units::ByteSize;
-use crate::config::document::Table;
-use crate::config::model::{AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, MetricsServer, Process};
+use crate::config::document::{Item, Table};
+use crate::config::model::{
+    AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, Dns, MetricsServer, Process,
+};
 
 pub(super) fn process(table: Option<Table<'_>>) -> Process {
     let mut process = Process {
@@ -68,6 +71,27 @@ pub(super) fn access_log(table: Option<Table<'_>>) -> AccessLog {
     table.set("format", &mut log.format, |item| item.choice(&formats));
     table.finish();
     log
+}
+
+pub(super) fn dns(table: Option<Table<'_>>) -> Dns {
+    let mut dns = Dns { servers: Vec::new(), timeout: Duration::from_secs(5) };
+    let Some(table) = table else { return dns };
+    table.set("servers", &mut dns.servers, |item| item.list()?.iter().map(name_server).collect());
+    table.set("timeout", &mut dns.timeout, Item::duration);
+    table.finish();
+    dns
+}
+
+/// An IP address, with a port where it is not 53.
+fn name_server(item: &Item<'_>) -> Option<SocketAddr> {
+    let text = item.text()?;
+    let with_port = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53));
+    let server = with_port.ok().or_else(|| text.parse().ok()).filter(|server| server.port() != 0);
+    if server.is_none() {
+        let help = "write `10.0.0.2`, `10.0.0.2:5353` or `[fd00::2]:5353`";
+        item.fault_help("value", format!("`{text}` is no IP address of a name server"), help);
+    }
+    server
 }
 
 pub(super) fn cache(name: &str, table: &Table<'_>) -> Option<CacheZone> {

@@ -86,13 +86,13 @@ fn timeouts(root: &Table<'_>, config: &Config) {
 /// An endpoint that is a listener of this headgate.
 fn circles(root: &Table<'_>, config: &Config) {
     let own = |pool: &Pool, listener: &Listener| {
-        let addresses = pool.endpoints.iter().filter_map(|endpoint| endpoint.address.tcp());
+        let addresses = pool.endpoints.iter().filter_map(|endpoint| endpoint.address.address()?.tcp());
         addresses.into_iter().find(|address| reaches(*address, listener.address))
     };
     for ((name, item), pool) in items(root, "pools").iter().zip(&config.pools) {
         for listener in &config.listeners {
             if let Some(address) = own(pool, listener) {
-                inside(item, "endpoints").as_ref().unwrap_or(item).warn(
+                inside(item, "endpoints").or_else(|| inside(item, "endpoints_file")).as_ref().unwrap_or(item).warn(
                     format!("pool `{name}` sends to {address}, where the listener `{}` is: a circle", listener.name),
                     "give the address of the server behind",
                 );

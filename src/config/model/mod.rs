@@ -21,7 +21,7 @@ pub use listener::{
     CertificateFiles, HttpsRedirect, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, TlsVersion,
 };
 pub use pool::{Balance, EndpointSpec, HashKey, Pool, PoolTimeouts, PoolTls, ServerVerification};
-pub use process::{AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, MetricsServer, Process};
+pub use process::{AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, Dns, MetricsServer, Process};
 pub use retry::{Retry, RetryBudget, RetryOn};
 pub use route::{
     Action, HeaderEdits, HeaderMatch, HostPattern, PathPattern, PathSegment, PathTail, QueryMatch, Redirect, Respond,
@@ -43,6 +43,8 @@ pub struct Config {
     pub admin: Option<Admin>,
     /// `[access_log]`.
     pub access_log: AccessLog,
+    /// `[dns]`.
+    pub dns: Dns,
     /// `[listeners.*]`.
     pub listeners: Vec<Arc<Listener>>,
     /// `[caches.*]`.

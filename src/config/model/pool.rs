@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::address::Address;
+use crate::base::source::Source;
 use crate::base::units::Weight;
 use crate::config::model::{Ejection, Failback, HealthCheck, Name, RetryBudget};
 
@@ -15,8 +16,10 @@ pub struct Pool {
     pub name: Name,
     /// How an endpoint is picked.
     pub balance: Balance,
-    /// Never empty; at least one is no backup.
-    pub endpoints: Vec<EndpointSpec>,
+    /// As written. Never empty once its files are read; at least one is no backup.
+    pub endpoints: Vec<EndpointSpec<Source>>,
+    /// The file that they stand in; the config itself where it is none.
+    pub endpoints_file: Option<PathBuf>,
     /// Active check; without one, only a worker's own suspicion takes an endpoint out.
     pub health: Option<HealthCheck>,
     /// How long an endpoint may take for what.
@@ -39,17 +42,25 @@ pub struct Pool {
     pub retry_budget: RetryBudget,
 }
 
-/// One endpoint of a pool.
+/// One endpoint of a pool: as written with its [`Source`], and with the address that it came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointSpec {
+pub struct EndpointSpec<A = Address> {
     /// Where it listens.
-    pub address: Address,
+    pub address: A,
     /// Its share of the pool's traffic.
     pub weight: Weight,
     /// Used only while no other is usable.
     pub backup: bool,
     /// Gets no new requests.
     pub drain: bool,
+}
+
+impl<A> EndpointSpec<A> {
+    /// The same settings at another place.
+    pub fn at<B>(&self, address: B) -> EndpointSpec<B> {
+        let Self { address: _, weight, backup, drain } = self;
+        EndpointSpec { address, weight: *weight, backup: *backup, drain: *drain }
+    }
 }
 
 /// How an endpoint is picked among the usable ones.

@@ -29,6 +29,15 @@ pub struct MetricsServer {
     pub address: SocketAddr,
 }
 
+/// `[dns]`: who is asked for the names of endpoints.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dns {
+    /// The name servers; those of the system (`/etc/resolv.conf`), with its search domains, where there are none.
+    pub servers: Vec<SocketAddr>,
+    /// The whole of one look-up, all tries.
+    pub timeout: Duration,
+}
+
 /// `[admin]`: `/v1/*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admin {

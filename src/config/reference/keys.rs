@@ -66,6 +66,18 @@ pub(super) const SECTIONS: &[Section] = &[
             key("format", Default(r#""json""#), "json | combined | off"),
         ],
     ),
+    section(
+        "dns",
+        "who is asked for endpoints' names",
+        &[
+            key(
+                "servers",
+                Example(r#"["10.0.0.2", "[fd00::2]:5353"]"#),
+                "IP addresses, port 53 unless given; unless given: those of /etc/resolv.conf",
+            ),
+            key("timeout", Default(r#""5s""#), "one look-up, all tries; then the last good answer goes on"),
+        ],
+    ),
     defaults("defaults.listener", "for all listeners: timeouts, limits", "listeners", &["timeouts", "limits"]),
     defaults(
         "defaults.pool",
@@ -147,12 +159,12 @@ pub(super) const SECTIONS: &[Section] = &[
             key(
                 "endpoints[].address",
                 Entry(r#"{ address = "127.0.0.1:7001" }"#),
-                "an IP address with its port, or a socket as `unix:/run/app.sock`",
+                "`IP:port`, `name:port` (A and AAAA), `srv:name` (SRV), `unix:path`; names are looked up by their TTL",
             ),
             key(
                 "endpoints[].weight",
-                Entry(r#"{ address = "127.0.0.1:7002", weight = 2 }"#),
-                "its share of the traffic, 1 to 65535; unless given: 1",
+                Entry(r#"{ address = "app.internal:8080", weight = 2 }"#),
+                "its share of the traffic, 1 to 65535, and that of each address of a name; unless given: 1",
             ),
             key(
                 "endpoints[].backup",
@@ -229,7 +241,11 @@ pub(super) const SECTIONS: &[Section] = &[
         "pools.<static>",
         "",
         &[
-            key("endpoints", Again(r#"["127.0.0.1:7101", "127.0.0.1:7102"]"#), ""),
+            key(
+                "endpoints_file",
+                Given(r#""static.toml""#),
+                "instead of endpoints: a watched file with `endpoints = [..]` alone",
+            ),
             key("failback.after_stable", Example(r#""10m""#), "when what was better has been usable for so long"),
             key("failback.ramp", Example(r#""5m""#), "in shares that grow evenly over so long"),
             key("balance.hash", Example(r#""client-ip""#), "the same endpoint for the same client"),

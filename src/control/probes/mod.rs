@@ -20,7 +20,7 @@ use crate::upstream::endpoint::{EndpointState, Evidence, Standing, Verdict};
 use crate::upstream::health::judge::Judge;
 use crate::upstream::health::probe::{ProbeResult, probe, tls_config};
 use crate::upstream::health::schedule::pause;
-use crate::upstream::pool::Pool;
+use crate::upstream::pool::{Endpoint, Pool};
 
 /// Probes at the same time over all pools: a thousand endpoints must not take a thousand descriptors at once.
 const MOST_PROBES: usize = 256;
@@ -40,6 +40,16 @@ impl Settings {
         let health = pool.spec.health.clone()?;
         let config = pool.tls.as_ref().map(|config| tls_config(&health.probe.kind, config));
         Some(Rc::new(Self { health, tls: pool.spec.tls.clone().zip(config) }))
+    }
+
+    /// The pool's settings for one of its endpoints, which may be verified by a name of its own.
+    fn at(self: &Rc<Self>, endpoint: &Endpoint) -> Rc<Self> {
+        match (&self.tls, &endpoint.tls) {
+            (Some((of_pool, config)), Some(own)) if of_pool != own => {
+                Rc::new(Self { health: self.health.clone(), tls: Some((own.clone(), config.clone())) })
+            }
+            _ => self.clone(),
+        }
     }
 }
 
@@ -100,9 +110,10 @@ impl Probes {
     pub(super) fn follow(&mut self, snapshot: &Snapshot) {
         let mut kept = HashMap::new();
         for pool in &snapshot.pools {
-            let Some(settings) = Settings::of(pool) else { continue };
+            let Some(of_pool) = Settings::of(pool) else { continue };
             for endpoint in &pool.endpoints {
                 let key = (pool.spec.name.clone(), endpoint.spec.address.clone());
+                let settings = of_pool.at(endpoint);
                 // The registry gives the same state where the question is the same.
                 let same = self.running.remove(&key).filter(|running| Arc::ptr_eq(&running.state, &endpoint.state));
                 if let Some(running) = &same {
