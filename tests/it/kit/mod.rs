@@ -2,6 +2,7 @@
 
 mod chaos;
 mod client;
+mod dns;
 mod door;
 mod frames;
 mod origin;
@@ -13,6 +14,7 @@ mod tls;
 
 pub(crate) use chaos::{Chaos, Way};
 pub(crate) use client::{Answer, Client, answer_to, exchange};
+pub(crate) use dns::{Dns, Record, Reply};
 pub(crate) use door::{tls_door, unix_door};
 pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS};
 pub(crate) use origin::{Conversation, Heard, Origin, ok};

@@ -141,7 +141,16 @@ impl Origin {
 
     /// Leads each connection (they are numbered from 0) as the script does.
     pub(crate) fn talking(script: impl Fn(&mut Conversation, usize) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::talking_on(TcpListener::bind("127.0.0.1:0").unwrap(), script)
+    }
+
+    /// Likewise [`Origin::named`], at an address of the story's choice.
+    pub(crate) fn named_at(name: &'static str, address: impl std::net::ToSocketAddrs) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        Self::talking_on(listener, move |conversation, _| while conversation.answer(&|_, _| ok(name)) {})
+    }
+
+    fn talking_on(listener: TcpListener, script: impl Fn(&mut Conversation, usize) + Send + Sync + 'static) -> Self {
         let address = listener.local_addr().unwrap();
         let origin = Self { address, heard: Arc::default(), connections: Arc::default(), open: Arc::default() };
         let (heard, connections, open) = (origin.heard.clone(), origin.connections.clone(), origin.open.clone());
