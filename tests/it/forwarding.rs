@@ -29,7 +29,7 @@ fn a_lost_answer_is_fetched_elsewhere_for_get_and_never_for_post() {
     let broken = Origin::scripted(|_, _| Vec::new());
     let good = Origin::named("good");
     let config = Proxy::simple(&[broken.address, good.address], "")
-        .replace("[pools.app]", "[pools.app]\nbalance = \"round-robin\"");
+        .replace("[pools.app]", "[pools.app]\nbalance = \"round-robin\"\nejection.enabled = false");
     let proxy = Proxy::start(&config);
     for _ in 0..10 {
         assert_eq!(answer_to(proxy.address(), "GET", "/").status, 200);
