@@ -92,7 +92,8 @@ fn failing(body: &'static str) -> Origin {
 fn a_status_is_followed_by_an_attempt_on_another_endpoint() {
     for protocol in BOTH {
         let (full, good) = (failing("full"), Origin::named("good"));
-        let proxy = proxy(&[full.address, good.address], "", "retry.status = [502, 503]");
+        let pool = "ejection.enabled = false";
+        let proxy = proxy(&[full.address, good.address], pool, "retry.status = [502, 503]");
         let mut talker = Talker::connect(&proxy, protocol);
         for _ in 0..10 {
             assert_eq!(talker.exchange(get()).unwrap().text(), "good", "{protocol:?}");

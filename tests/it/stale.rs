@@ -136,8 +136,9 @@ fn endpoints_that_close_or_reset_behind_each_answer_cost_no_request_and_leave_no
         conversation.send(ok("app"));
         conversation.end_with_reset();
     });
-    // Whether a reset that crosses a POST came before or behind it nobody can tell: that one is not sent again.
-    for (origin, methods) in [(said, &["GET", "POST"][..]), (closing, &["GET", "POST"]), (resetting, &["GET", "PUT"])] {
+    // Who closes with a request unread in its kernel resets, and whether a reset that crosses a POST came before or
+    // behind it nobody can tell: that one is not sent again.
+    for (origin, methods) in [(said, &["GET", "POST"][..]), (closing, &["GET", "PUT"]), (resetting, &["GET", "PUT"])] {
         let proxy = proxy(origin.address, "");
         let address = proxy.address();
         std::thread::scope(|scope| {
