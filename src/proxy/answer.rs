@@ -66,19 +66,32 @@ pub fn early_status(reason: Reason) -> u16 {
 
 /// Answers with a failure.
 pub(super) fn refusal(reason: Reason, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
-    let (status, error, text) = row(reason);
-    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     ledger.fail(reason);
     ledger.connection.lingers.set(true);
-    ledger.status = status.as_u16();
-    let body = format!(
-        "{} {}\n{text}\nreason: {reason}\nrequest: {}\n",
-        status.as_u16(),
-        title(status),
-        ledger.client.request_id.as_str()
-    );
+    ledger.status = early_status(reason);
+    let body = format!("{}request: {}\n", text(reason), ledger.client.request_id.as_str());
+    failure(reason, ResponseBody::full(Bytes::from(body), ledger))
+}
+
+/// Answers where a fault of our own has taken the request's ledger with it.
+pub(super) fn fault() -> Response<ResponseBody> {
+    failure(Reason::Internal, ResponseBody::unrecorded(Bytes::from(text(Reason::Internal))))
+}
+
+/// What a person reads of a failure.
+fn text(reason: Reason) -> String {
+    let (status, _, text) = row(reason);
+    format!("{status} {}\n{text}\nreason: {reason}\n", title(status_of(reason)))
+}
+
+fn status_of(reason: Reason) -> StatusCode {
+    StatusCode::from_u16(early_status(reason)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}
+
+fn failure(reason: Reason, body: ResponseBody) -> Response<ResponseBody> {
+    let (status, error) = (status_of(reason), row(reason).1);
     let proxy_status = HeaderValue::try_from(format!("headgate; error={error}; details=\"{reason}\""));
-    let mut response = Response::new(ResponseBody::full(Bytes::from(body), ledger));
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));

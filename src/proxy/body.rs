@@ -17,10 +17,13 @@ use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::base::timer::{Timer, Timers};
 use crate::cache::Recorder;
+use crate::proxy::fault::Fault;
 use crate::proxy::flow::{self, Flow};
 use crate::proxy::headers;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::replay::KeptBody;
+#[cfg(debug_assertions)]
+use crate::proxy::sabotage;
 use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::{IdleConnections, Keep};
 use crate::upstream::endpoint::EndpointState;
@@ -367,6 +370,11 @@ impl ResponseBody {
         Self { kind, ledger: Some(ledger), flow: None }
     }
 
+    /// A body whose record has been written.
+    pub(super) fn unrecorded(bytes: Bytes) -> Self {
+        Self { kind: Kind::Full(bytes), ledger: None, flow: None }
+    }
+
     /// No body, and no record: the tunnel writes it.
     pub(super) fn none() -> Self {
         Self { kind: Kind::Empty, ledger: None, flow: None }
@@ -410,6 +418,36 @@ impl Body for ResponseBody {
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self.get_mut();
+        Fault::contain(|| this.poll_next(context)).unwrap_or_else(|fault| this.fail(fault))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        matches!(self.kind, Kind::Empty)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Endpoint(body) => body.incoming.size_hint(),
+        }
+    }
+}
+
+impl ResponseBody {
+    /// Ends it by a fault of ours: what the client has got so far is no whole response, and it is told so.
+    #[cold]
+    fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        if let Some(ledger) = &mut self.ledger {
+            ledger.fail(Reason::Internal);
+            fault.tell(&ledger.worker, "response");
+        }
+        self.close();
+        Poll::Ready(Some(Err(BodyFault(Reason::Internal))))
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
+        let this = self;
         if let Some(flow) = &this.flow {
             flow.asked();
         }
@@ -445,6 +483,8 @@ impl Body for ResponseBody {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
+                #[cfg(debug_assertions)]
+                sabotage::body();
                 if let Some(flow) = &this.flow {
                     flow.gave();
                 }
@@ -475,18 +515,6 @@ impl Body for ResponseBody {
                 this.close();
                 Poll::Ready(Some(Err(BodyFault(reason))))
             }
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        matches!(self.kind, Kind::Empty)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Endpoint(body) => body.incoming.size_hint(),
         }
     }
 }

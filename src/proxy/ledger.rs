@@ -98,7 +98,11 @@ impl Ledger {
 
 impl Drop for Ledger {
     fn drop(&mut self) {
-        if self.status == 0 {
+        if self.status == 0 && std::thread::panicking() {
+            // It goes down with a fault of ours, which is answered for it.
+            self.status = 500;
+            self.fail(Reason::Internal);
+        } else if self.status == 0 {
             // The client went while we were still at work for it.
             self.status = 499;
             self.fail(self.connection.gone());

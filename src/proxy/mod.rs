@@ -11,6 +11,7 @@ mod body;
 mod cached;
 mod client;
 mod error;
+mod fault;
 mod fetch;
 mod flow;
 mod forward;
@@ -18,6 +19,8 @@ mod headers;
 mod ledger;
 mod pick;
 mod replay;
+#[cfg(debug_assertions)]
+mod sabotage;
 mod upgrade;
 mod worker;
 
@@ -33,6 +36,7 @@ pub use answer::early_status;
 pub use body::ResponseBody;
 pub use client::{ConnectionInfo, RequestGuard, TlsInfo, behind};
 pub use error::{ProxyError, Stage};
+pub use fault::{Contained, Fault};
 pub use flow::Flow;
 #[doc(hidden)]
 pub use headers::for_endpoint_of_get;
@@ -54,7 +58,10 @@ pub fn handle(
 ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
     // Taken apart before the future begins, which would keep room for the whole beside its parts.
     let (mut parts, incoming) = request.into_parts();
-    async move { Ok(answer_to(&worker, &connection, &mut parts, incoming).await) }
+    let of = worker.clone();
+    let answering = async move { Ok(answer_to(&worker, &connection, &mut parts, incoming).await) };
+    // The ledger goes down with the fault, and writes its record then.
+    Contained::new(answering, of, "request", || Ok(answer::fault()))
 }
 
 /// The conductor.
@@ -80,6 +87,8 @@ async fn answer_to(
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         return answer;
     }
+    #[cfg(debug_assertions)]
+    sabotage::request();
     let decision = {
         let input = DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes };
         let view = RequestView {

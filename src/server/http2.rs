@@ -9,7 +9,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 
 use crate::base::reason::Reason;
-use crate::proxy::ConnectionInfo;
+use crate::proxy::{ConnectionInfo, WorkerContext};
 use crate::server::connection::{Accepted, Requests};
 use crate::server::drive::{End, Engine, drive};
 use crate::server::gather::Gather;
@@ -36,7 +36,7 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams.clone()));
     let mut timer = accepted.worker.timers.timer();
-    let mut engine = Http2 { connection, io: io.clone(), streams };
+    let mut engine = Http2 { connection, io: io.clone(), streams, worker: &accepted.worker };
     match drive(&mut engine, &info, &watch, &mut timer, &accepted.phases).await {
         End::Failed(error) => {
             accepted.explain(&error);
@@ -49,16 +49,17 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
     }
 }
 
-struct Http2 {
+struct Http2<'a> {
     connection: http2::Connection<TokioIo<Gather<ClientStream>>, Requests, Streams>,
     io: Gather<ClientStream>,
     streams: Streams,
+    worker: &'a WorkerContext,
 }
 
-impl Engine for Http2 {
+impl Engine for Http2<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         let polled = Pin::new(&mut self.connection).poll(context);
-        self.streams.poll(context);
+        self.streams.poll(context, |fault| fault.tell(self.worker, "stream"));
         // What cannot leave yet wakes this again when it can; an error reaches the engine by its next write or read.
         let _ = self.io.poll_drain(context);
         polled

@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -17,9 +16,9 @@ use futures_core::Stream as _;
 use futures_util::stream::FuturesUnordered;
 
 use crate::base::timer::{Timer, Timers};
-use crate::proxy::Flow;
+use crate::proxy::{Fault, Flow};
 
-type Stream = Pin<Box<dyn Future<Output = ()>>>;
+type Stream = Pin<Box<dyn Future<Output = Result<(), Fault>>>>;
 
 /// Runs the streams of one connection. A clone is what hyper hands them to.
 #[derive(Clone)]
@@ -37,10 +36,15 @@ impl Streams {
         Self { running: Rc::default(), next: Rc::default(), send, timers: timers.clone() }
     }
 
-    /// Polls those that have been woken. What they send wakes the connection's task for its next turn.
-    pub(super) fn poll(&self, context: &mut Context<'_>) {
+    /// Polls those that have been woken. What they send wakes the connection's task for its next turn. `tell` hears of
+    /// what a fault of ours has ended.
+    pub(super) fn poll(&self, context: &mut Context<'_>, tell: impl Fn(Fault)) {
         let mut running = self.running.borrow_mut();
-        while let Poll::Ready(Some(())) = Pin::new(&mut *running).poll_next(context) {}
+        while let Poll::Ready(Some(ended)) = Pin::new(&mut *running).poll_next(context) {
+            if let Err(fault) = ended {
+                tell(fault);
+            }
+        }
     }
 
     /// The flow of the stream that is handed over next.
@@ -62,18 +66,27 @@ where
 }
 
 /// Drives a stream to its end. Dropped before, it is reset with CANCEL.
-async fn supervise(stream: impl Future<Output = ()>, flow: Rc<Flow>, send: Duration, mut timer: Timer) {
+async fn supervise(
+    stream: impl Future<Output = ()>,
+    flow: Rc<Flow>,
+    send: Duration,
+    mut timer: Timer,
+) -> Result<(), Fault> {
     let mut stream = pin!(stream);
     poll_fn(|context| {
         // A fault of ours ends the one stream, as it would end a task, and not the connection with all its others.
-        match catch_unwind(AssertUnwindSafe(|| stream.as_mut().poll(context))) {
+        match Fault::contain(|| stream.as_mut().poll(context)) {
             Ok(Poll::Pending) => {}
-            Ok(Poll::Ready(())) | Err(_) => return Poll::Ready(()),
+            Ok(Poll::Ready(())) => return Poll::Ready(Ok(())),
+            Err(fault) => return Poll::Ready(Err(fault)),
         }
         let Some(since) = flow.waiting_since() else { return Poll::Pending };
-        timer.poll(since + send, context).map(|()| flow.give_up())
+        timer.poll(since + send, context).map(|()| {
+            flow.give_up();
+            Ok(())
+        })
     })
-    .await;
+    .await
 }
 
 #[cfg(test)]
@@ -86,13 +99,15 @@ mod tests {
         let streams = Streams::new(Duration::from_secs(5), &timers);
         let answered = Rc::new(Cell::new(false));
         let other = answered.clone();
+        let faults = Cell::new(0);
         hyper::rt::Executor::execute(&streams, async { panic!("a fault") });
         hyper::rt::Executor::execute(&streams, async move { other.set(true) });
         poll_fn(|context| {
-            streams.poll(context);
+            streams.poll(context, |_| faults.set(faults.get() + 1));
             Poll::Ready(())
         })
         .await;
         assert!(answered.get() && streams.running.borrow().is_empty());
+        assert_eq!(faults.get(), 1);
     }
 }

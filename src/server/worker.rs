@@ -22,7 +22,7 @@ use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
 use crate::base::task::spawn_local;
 use crate::config::model::Name;
-use crate::proxy::{WorkerContext, WorkerSnapshot};
+use crate::proxy::{Contained, WorkerContext, WorkerSnapshot};
 use crate::server::connection::{Accepted, Open};
 use crate::server::listener::BACKLOG;
 use crate::server::phase::{Phase, Phases};
@@ -247,5 +247,5 @@ fn accept(
         worker: context.clone(),
         phases: phases.clone(),
     };
-    spawn_local(accepted.serve());
+    spawn_local(Contained::new(accepted.serve(), context.clone(), "connection", || ()));
 }
