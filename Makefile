@@ -12,7 +12,7 @@ CARGO_FLAGS := --profile ci --workspace --locked
 BIN := $(or $(CARGO_TARGET_DIR),target)/ci
 RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
 
-.PHONY: help demo test build fmt lint cost bench bench-quick bench-pure bench-tools steady clean tools
+.PHONY: help demo test build fmt lint cost faults faults-quick bench bench-quick bench-pure bench-tools steady clean tools
 
 help:
 	@echo 'make demo         build, start databases, app servers and headgate, serve until Ctrl-C'
@@ -22,6 +22,9 @@ help:
 	@echo 'make test         formatting, clippy, every test, the tour on MariaDB and on SQLite, what a request costs'
 	@echo 'make cost         instructions and allocations of one request beside the committed figures; +10 % fails'
 	@echo '     UPDATE=1     commits to the figures as they are now: writes benches/cost/expected.toml'
+	@echo 'make faults       servers killed, silent, flapping; full disks, reloads, restarts under load: what must hold'
+	@echo 'make faults-quick the same, shortened, in 5 minutes'
+	@echo '     ARGS=...     more options, such as ARGS="--only F01,F02 --json FILE" (ARGS=--help lists them, --list the faults)'
 	@echo 'make bench        headgate beside nginx, HAProxy and a plain relay: CPU time, latency, memory; 30 minutes'
 	@echo 'make bench-quick  its headline rows, in 3 minutes'
 	@echo '     HEADGATE=... the program to measure, instead of a release build'
@@ -53,6 +56,15 @@ cost: tools
 	@command -v valgrind >/dev/null || .ci/install valgrind || true
 	cargo build --release --locked
 	@HEADGATE="$(or $(CARGO_TARGET_DIR),target)/release/headgate" cargo bench $(CARGO_FLAGS) --bench cost
+
+# The program that the tests run, with debug assertions: one of the faults is a panic, which a release build cannot be asked for.
+faults: tools
+	cargo build --profile ci --locked -p headgate -p faults
+	HEADGATE="$(or $(HEADGATE),$(BIN)/headgate)" "$(BIN)/faults" $(ARGS)
+
+faults-quick: tools
+	cargo build --profile ci --locked -p headgate -p faults
+	HEADGATE="$(or $(HEADGATE),$(BIN)/headgate)" "$(BIN)/faults" --quick $(ARGS)
 
 bench: bench-tools
 	cargo build --release --locked $(if $(HEADGATE),,-p headgate) -p compare
