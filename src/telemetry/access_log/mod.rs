@@ -19,10 +19,12 @@ use crate::config::model::{self, AccessLogFormat};
 use crate::telemetry::access_log::line::Stamp;
 use crate::telemetry::access_log::writer::{Control, Output, Writer};
 
-/// A buffer of this size is handed over before its time.
+/// A buffer's room.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// Buffers that wait for the writer; with [`BUFFER_BYTES`], 16 MiB.
-const QUEUE_BUFFERS: usize = 256;
+/// A buffer that is filled so far is handed over before its time: the rest of its room is for its last line.
+const FULL_BYTES: usize = 48 * 1024;
+/// Buffers that wait for the writer; with [`BUFFER_BYTES`], 14 MiB.
+const QUEUE_BUFFERS: usize = 224;
 
 /// What a worker hands over.
 enum Message {
@@ -189,14 +191,14 @@ impl WorkerLog {
         }
         let buffer = &mut *self.buffer.borrow_mut();
         if buffer.bytes.capacity() == 0 {
-            // One allocation for some hundred lines, with room for the last one.
-            buffer.bytes.reserve(BUFFER_BYTES + 4096);
+            // One allocation for some hundred lines.
+            buffer.bytes.reserve(BUFFER_BYTES);
         }
         buffer.stamp.advance(clock::recent_unix_millis());
         if write(format, &mut buffer.bytes, &buffer.stamp) {
             buffer.count += 1;
         }
-        if buffer.bytes.len() >= BUFFER_BYTES {
+        if buffer.bytes.len() >= FULL_BYTES {
             self.hand_over(buffer);
         }
     }

@@ -145,6 +145,19 @@ fn a_blocked_pipe_drops_and_counts_and_never_holds_up_a_worker() {
     assert_eq!(written.join().unwrap() + log.dropped(), LINES);
 }
 
+/// F36: a buffer that grows for its last line takes twice its room, and all of them together twice the bound.
+#[test]
+fn long_lines_do_not_make_a_buffer_grow() {
+    let (_reader, writer) = io::pipe().unwrap();
+    let settings = model::AccessLog { output: AccessLogOutput::Stdout, format: Some(AccessLogFormat::Json) };
+    let log = AccessLog::start_with(&settings, Output::Stream(File::from(OwnedFd::from(writer))), 2).unwrap();
+    let (worker, path) = (log.worker(), "/long".repeat(1_500));
+    for _ in 0..100 {
+        worker.record(&RequestRecord { path: &path, ..record() });
+        assert!(worker.buffer.borrow().bytes.capacity() <= super::BUFFER_BYTES);
+    }
+}
+
 #[test]
 fn stopping_does_not_wait_for_a_blocked_pipe() {
     let (_reader, writer) = io::pipe().unwrap();
