@@ -15,7 +15,7 @@ pub fn keep_alive_race(lab: &mut Lab) -> Result<()> {
         origin.set(|script| script.behind = Behind::CloseAfter(Duration::from_secs(1)));
     }
     // Checks on connections of their own do not matter here; headgate's own idle timeout is the default.
-    let headgate = lab.headgate(&simple(&[&a, &b], "timeouts.response = \"1s\"\n"))?;
+    let headgate = lab.headgate(&simple(&[&a, &b], ""))?;
     let load = Load { burst: Some(50), methods: vec!["GET", "POST"], ..Load::new(headgate.address) };
     let running = load.start_both()?;
     lab.pass(1.0);

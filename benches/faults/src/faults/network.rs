@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::lab::headgate::Headgate;
 use crate::lab::namespace::{Island, tc};
-use crate::lab::{Lab, POOL, eventually, origins, pass, simple};
+use crate::lab::{Lab, PER_TRY, POOL, eventually, origins, pass, simple};
 use crate::load::Load;
 use crate::load::seen::Sample;
 use crate::origin::Origin;
@@ -72,7 +72,7 @@ pub fn lost_syn(lab: &mut Lab) -> Result<()> {
 /// F08: it falls silent on connections that are open.
 pub fn half_open(lab: &mut Lab) -> Result<()> {
     let sea = sea()?;
-    let headgate = lab.headgate(&sea.config(POOL))?;
+    let headgate = lab.headgate(&sea.config(&format!("{POOL}{PER_TRY}")))?;
     sea.is_usable(&headgate)?;
     let running = Load { rate: 100, ..Load::new(headgate.address) }.start_both()?;
     pass(1500);
@@ -138,8 +138,7 @@ pub fn narrow(lab: &mut Lab) -> Result<()> {
     for origin in [&sea.far, &sea.near[0], &sea.near[1]] {
         origin.set(|script| script.body = 2000);
     }
-    let keys = format!("{}balance = \"least-requests\"\n", POOL.replace("response = \"1s\"", "response = \"10s\""));
-    let headgate = lab.headgate(&sea.config(&keys))?;
+    let headgate = lab.headgate(&sea.config(&format!("{POOL}balance = \"least-requests\"\n")))?;
     sea.is_usable(&headgate)?;
     let load = Load { rate: 60, timeout: Duration::from_secs(30), ..Load::new(headgate.address) };
     let start = Instant::now();

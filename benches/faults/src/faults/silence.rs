@@ -4,19 +4,19 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::lab::{Lab, POOL, eventually, origins, pass, simple};
+use crate::lab::{self, Lab, POOL, eventually, origins, pass, simple};
 use crate::load::Load;
 use crate::load::seen::{End, Sample};
 use crate::origin::Answer;
 
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Of `POOL`.
+/// Of `lab::PER_TRY`.
 const PER_TRY: Duration = Duration::from_secs(1);
 
 /// F04: frozen as by SIGSTOP.
 pub fn frozen(lab: &mut Lab) -> Result<()> {
     let [a, b, c] = origins(["a", "b", "c"])?;
-    let headgate = lab.headgate(&simple(&[&a, &b, &c], POOL))?;
+    let headgate = lab.headgate(&simple(&[&a, &b, &c], &format!("{POOL}{}", lab::PER_TRY)))?;
     let load = Load { rate: 100, ..Load::new(headgate.address) };
     let running = load.start_both()?;
     pass(1500);

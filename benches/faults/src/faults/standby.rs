@@ -58,8 +58,7 @@ pub fn failover(lab: &mut Lab) -> Result<()> {
 /// F16: the active returns.
 pub fn failback(lab: &mut Lab) -> Result<()> {
     let [reader, mut active, passive] = origins(["reader", "active", "passive"])?;
-    let config = config(&reader, &active, &passive).replace("response = \"1s\"", "response = \"5s\"");
-    let headgate = lab.headgate(&config)?;
+    let headgate = lab.headgate(&config(&reader, &active, &passive))?;
     let usable = |origin: &Origin| headgate.standing("writers", origin.address) == "usable";
     ensure!(eventually(PATIENCE, || usable(&active) && usable(&passive)).is_some(), "the servers are not used");
     active.kill();

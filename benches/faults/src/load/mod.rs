@@ -94,7 +94,7 @@ impl Load {
             fresh_every: 0,
             burst: None,
             body: 64,
-            timeout: Duration::from_secs(10),
+            timeout: Duration::from_secs(20),
         }
     }
 
