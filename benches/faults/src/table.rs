@@ -3,7 +3,9 @@
 
 use anyhow::Result;
 
-use crate::faults::{connections, death, inside, logs, network, overload, reload, silence, standby, stopping};
+use crate::faults::{
+    connections, death, health, inside, logs, names, network, overload, reload, silence, standby, stopping,
+};
 use crate::lab::Lab;
 
 /// What a fault needs of the machine.
@@ -155,6 +157,17 @@ pub static FAULTS: &[Fault] = &[
         run: network::narrow,
     },
     Fault {
+        id: "F11",
+        what: "checks pass, and every real request is answered with 503",
+        hard: "0 failed GET (they are retried); <= 5 errors in a row until it is ejected; the rests until it is tried again double",
+        soft: "ejected <= 1 s",
+        protocols: BOTH,
+        needs: Needs::Nothing,
+        quick: 8.0,
+        full: 130.0,
+        run: health::only_checks_pass,
+    },
+    Fault {
         id: "F12",
         what: "60 % of a pool is unhealthy at once",
         hard: "the others never beyond max_requests; refusals only by the documented rule",
@@ -177,6 +190,17 @@ pub static FAULTS: &[Fault] = &[
         run: overload::all_down,
     },
     Fault {
+        id: "F14",
+        what: "a server flaps: up 1 s, down 1 s",
+        hard: "0 failed GET, PUT, DELETE; changes of verdict <= 1 per (fall + rise) x interval; <= 2 log lines each",
+        soft: "-",
+        protocols: BOTH,
+        needs: Needs::Nothing,
+        quick: 0.0,
+        full: 300.0,
+        run: health::flapping,
+    },
+    Fault {
         id: "F15",
         what: "the active of active-passive is killed under writes",
         hard: "the passive gets all after that; readers get no write; no POST runs twice",
@@ -197,6 +221,39 @@ pub static FAULTS: &[Fault] = &[
         quick: 5.0,
         full: 20.0,
         run: standby::failback,
+    },
+    Fault {
+        id: "F21",
+        what: "the name server is dead",
+        hard: "0 failed; failures counted; a reload works meanwhile",
+        soft: "-",
+        protocols: BOTH,
+        needs: Needs::Nothing,
+        quick: 0.0,
+        full: 60.0,
+        run: names::server_dead,
+    },
+    Fault {
+        id: "F22",
+        what: "the name server answers late, with SERVFAIL, with nothing",
+        hard: "0 failed; failures counted",
+        soft: "p99 as usual",
+        protocols: BOTH,
+        needs: Needs::Nothing,
+        quick: 7.5,
+        full: 45.0,
+        run: names::bad_answers,
+    },
+    Fault {
+        id: "F23",
+        what: "a name moves to another address",
+        hard: "0 failed; no POST runs twice",
+        soft: "all on the new address <= TTL + 2 s",
+        protocols: BOTH,
+        needs: Needs::Nothing,
+        quick: 4.0,
+        full: 20.0,
+        run: names::moved,
     },
     Fault {
         id: "F24",
@@ -276,6 +333,17 @@ pub static FAULTS: &[Fault] = &[
         run: logs::pipe_blocked,
     },
     Fault {
+        id: "F42",
+        what: "every server answers 503, and retries are asked for",
+        hard: "requests to servers <= 1.25 x those of clients; 0 failed 2 s after they are well",
+        soft: "-",
+        protocols: BOTH,
+        needs: Needs::Nothing,
+        quick: 6.0,
+        full: 60.0,
+        run: overload::retry_storm,
+    },
+    Fault {
         id: "F46",
         what: "500 slow readers of a fast server",
         hard: "memory <= 500 x 256 KiB; the server is held back",
@@ -285,6 +353,17 @@ pub static FAULTS: &[Fault] = &[
         quick: 3.0,
         full: 20.0,
         run: overload::slow_readers,
+    },
+    Fault {
+        id: "F47",
+        what: "a server's check fails and its traffic does not; then the other way round",
+        hard: "0 failed, then only its own <= 5 errors; no request to it once it is out",
+        soft: "out <= fall x interval + 1 s; ejected <= 1 s",
+        protocols: BOTH,
+        needs: Needs::Nothing,
+        quick: 3.0,
+        full: 20.0,
+        run: health::halves,
     },
     Fault {
         id: "F48",

@@ -2,8 +2,10 @@
 
 pub mod connections;
 pub mod death;
+pub mod health;
 pub mod inside;
 pub mod logs;
+pub mod names;
 pub mod network;
 pub mod overload;
 pub mod reload;

@@ -23,7 +23,9 @@ pub fn most_unhealthy(lab: &mut Lab) -> Result<()> {
         origin.set(|script| script.delay = Duration::from_millis(50));
     }
     let refs: Vec<_> = five.iter().collect();
-    let headgate = lab.headgate(&simple(&refs, &format!("{POOL}max_requests = {MOST}\n")))?;
+    // Who waits does so for 40 ms at most: refused at once is refused within 50 ms.
+    let queue = if lab.knows("queue.timeout") { "queue.size = 50\nqueue.timeout = \"40ms\"\n" } else { "" };
+    let headgate = lab.headgate(&simple(&refs, &format!("{POOL}max_requests = {MOST}\n{queue}")))?;
     let load = Load { rate: 300, ..Load::new(headgate.address) };
     let running = load.start_both()?;
     pass(1000);
@@ -41,10 +43,11 @@ pub fn most_unhealthy(lab: &mut Lab) -> Result<()> {
     for seen in &all {
         let meanwhile = seen.between(from, until);
         let is_refusal = |sample: &Sample| {
-            sample.end == End::Status(503) && matches!(sample.reason.as_deref(), Some("pool_full" | "queue_full"))
+            sample.end == End::Status(503)
+                && matches!(sample.reason.as_deref(), Some("pool_full" | "queue_full" | "queue_timeout"))
         };
         let odd = meanwhile.count(|sample| !sample.is_good() && !is_refusal(sample));
-        lab.findings.none(format!("{} failed otherwise than by 503 pool_full", seen.protocol), odd);
+        lab.findings.none(format!("{} failed otherwise than by 503 for want of room", seen.protocol), odd);
         let served = meanwhile.count(Sample::is_good);
         let share = served as f64 / meanwhile.samples.len().max(1) as f64;
         lab.findings.hard(
@@ -110,6 +113,44 @@ pub fn all_down(lab: &mut Lab) -> Result<()> {
     lab.findings.about("CPU while all are down", share, usual.max(1.0), "%");
     lab.findings.within("first answer after they are back", back, Duration::from_secs(3));
     lab.findings.note(format!("150 requests/s in each protocol; down for {:?}; CPU before {usual:.1} %", lab.length));
+    Ok(())
+}
+
+/// F42: every server says 503 to everything, and retries are asked for.
+pub fn retry_storm(lab: &mut Lab) -> Result<()> {
+    if !(lab.has("retry_budget.percent") && lab.has("retry.status")) {
+        return Ok(());
+    }
+    let three = origins(["a", "b", "c"])?;
+    let refs: Vec<_> = three.iter().collect();
+    let headgate = lab.headgate(&format!("{}{}", crate::lab::pool("app", &refs, POOL), super::health::retrying(4)))?;
+    let running = Load { rate: 200, ..Load::new(headgate.address) }.start_both()?;
+    // As long as the budget's window, so that it holds what these requests have earned.
+    pass(10_000);
+    for origin in &three {
+        origin.set(|script| script.status = 503);
+    }
+    let from = Instant::now();
+    lab.pass(1.0);
+    let until = Instant::now();
+    for origin in &three {
+        origin.set(|script| script.status = 200);
+    }
+    pass(2000);
+    let recovered = Instant::now();
+    pass(1500);
+    let all = running.finish()?;
+    let upstream: usize = three.iter().map(|origin| origin.record.asked_between(from, until).len()).sum();
+    let clients: usize = all.iter().map(|seen| seen.between(from, until).samples.len()).sum();
+    let ratio = upstream as f64 / clients.max(1) as f64;
+    lab.findings.hard("requests to servers per request of clients", "<= 1.25", format!("{ratio:.3}"), ratio <= 1.25);
+    for seen in &all {
+        let late = seen.between(recovered, Instant::now());
+        lab.findings.none(format!("{} failed 2 s after they are well", seen.protocol), late.failed());
+    }
+    let queued = headgate.metrics()?.sum("headgate_pool_queue_length", &[]);
+    lab.findings.none("requests left in a queue", queued as usize);
+    lab.findings.note("200 requests/s in each protocol; 4 attempts, a budget of 20 %");
     Ok(())
 }
 

@@ -58,7 +58,12 @@ pub fn failover(lab: &mut Lab) -> Result<()> {
 /// F16: the active returns.
 pub fn failback(lab: &mut Lab) -> Result<()> {
     let [reader, mut active, passive] = origins(["reader", "active", "passive"])?;
-    let headgate = lab.headgate(&config(&reader, &active, &passive))?;
+    // Where there is a hold time, it counts from when the active is usable.
+    let hold = if lab.knows("failback.after_stable") { Duration::from_secs(3) } else { Duration::ZERO };
+    let failback = if hold.is_zero() { String::new() } else { format!("failback.after_stable = \"{hold:?}\"\n") };
+    let config =
+        config(&reader, &active, &passive).replacen("[pools.writers]\n", &format!("[pools.writers]\n{failback}"), 1);
+    let headgate = lab.headgate(&config)?;
     let usable = |origin: &Origin| headgate.standing("writers", origin.address) == "usable";
     ensure!(eventually(PATIENCE, || usable(&active) && usable(&passive)).is_some(), "the servers are not used");
     active.kill();
@@ -79,6 +84,15 @@ pub fn failback(lab: &mut Lab) -> Result<()> {
     lab.none_failed(&all);
     ensure!(back.is_some(), "it is not used again");
     lab.findings.at_least("good checks before it is used (rise = 2)", checks, 2);
+    if !hold.is_zero() {
+        let back = back.unwrap_or_default();
+        lab.findings.hard(
+            "held back for failback.after_stable",
+            format!(">= {hold:?}"),
+            format!("{back:.1?}"),
+            back >= hold,
+        );
+    }
     let running = all.iter().map(|seen| {
         seen.count(|sample: &Sample| {
             let on_passive = sample.origin.as_deref() == Some("passive");

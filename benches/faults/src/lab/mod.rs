@@ -55,6 +55,21 @@ impl Lab {
         Headgate::start(&self.program, self.folder.clone(), config, launch)
     }
 
+    /// Whether the program has a config key; where it has not, all is skipped for that reason.
+    pub fn has(&mut self, key: &str) -> bool {
+        let has = self.knows(key);
+        if !has {
+            self.findings.skip("all of it", format!("this headgate has no key {key}"));
+        }
+        has
+    }
+
+    /// Whether the program has a config key, as its reference writes it.
+    pub fn knows(&self, key: &str) -> bool {
+        let output = std::process::Command::new(&self.program).arg("reference").output();
+        output.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(&format!("{key} = ")))
+    }
+
     /// Lets a share of the main phase pass.
     pub fn pass(&self, share: f64) {
         std::thread::sleep(self.length.mul_f64(share));

@@ -57,6 +57,8 @@ pub struct Record {
     rests: AtomicBool,
     /// How often each numbered request was read to its end.
     asked: Mutex<HashMap<u64, (u32, Instant)>>,
+    /// When numbered requests were read to their end.
+    times: Mutex<Vec<Instant>>,
     /// Connections that came, with their times.
     connects: Mutex<Vec<Instant>>,
     /// Open connections.
@@ -87,6 +89,11 @@ impl Record {
     /// How often a request was read to its end.
     pub fn times(&self, id: u64) -> u32 {
         locked(&self.asked).get(&id).map_or(0, |(times, _)| *times)
+    }
+
+    /// When numbered requests came in a window of time.
+    pub fn asked_between(&self, from: Instant, to: Instant) -> Vec<Instant> {
+        locked(&self.times).iter().filter(|at| (from..to).contains(*at)).copied().collect()
     }
 
     /// When the first numbered request after `from` came.
@@ -129,6 +136,8 @@ impl Record {
         let mut asked = locked(&self.asked);
         let (times, last) = asked.entry(id).or_insert((0, now));
         (*times, *last) = (*times + 1, now);
+        drop(asked);
+        locked(&self.times).push(now);
     }
 }
 
