@@ -85,9 +85,11 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     let carried = Carried::new();
     control::resolve::first_answers(&config, &carried.registry).context("names could not be looked up")?;
     let snapshot = Snapshot::build(1, config.clone(), &carried).map_err(|error| BadConfig(error.to_string()))?;
+    // What can fail comes before the listeners: where ports are shared, clients come as soon as one is bound.
+    let doors = Doors::open(&config)?;
     let mut sockets = Vec::new();
     for spec in &config.listeners {
-        let made = listener::bind(spec.address, count, true)
+        let made = listener::bind(spec.address, count, !config.process.share_ports)
             .map_err(|error| anyhow::anyhow!(bind_fault(&spec.name, spec.address, &error)))?;
         sockets.push((spec.name.clone(), spec.address, made));
     }
@@ -95,7 +97,6 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
         made.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address)
     };
     let listeners = sockets.iter().map(|(name, address, made)| (name.clone(), bound(made, *address))).collect();
-    let doors = Doors::open(&config)?;
     let (metrics_address, admin_address) = (doors.metrics_address(), doors.admin_address.clone());
 
     carried.keep(&snapshot);

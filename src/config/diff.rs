@@ -131,7 +131,7 @@ fn named<T>(
 
 fn process(old: &Process, new: &Process) -> Vec<String> {
     differing!(Process, old, new, {
-        workers: "workers", max_connections: "max_connections",
+        workers: "workers", max_connections: "max_connections", share_ports: "share_ports",
         drain_delay: "drain.delay", drain_timeout: "drain.timeout",
     })
 }

@@ -149,8 +149,9 @@ impl Reloader {
                 new.renamed.push((before.clone(), key.0.clone()));
                 continue;
             }
-            let sockets = (self.setup.bind)(key.1, workers, !ours.contains(&key.1.port()))
-                .map_err(|error| bind_fault(&key.0, key.1, &error))?;
+            let prove_free = !config.process.share_ports && !ours.contains(&key.1.port());
+            let sockets =
+                (self.setup.bind)(key.1, workers, prove_free).map_err(|error| bind_fault(&key.0, key.1, &error))?;
             new.bound.push((key.clone(), sockets));
         }
         new.gone = gone.into_iter().cloned().collect();
@@ -280,7 +281,9 @@ fn needs_restart<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = S
 /// Why a listener has no socket, and what to do.
 pub fn bind_fault(listener: &str, address: SocketAddr, error: &io::Error) -> String {
     let help = match error.kind() {
-        io::ErrorKind::AddrInUse => "another process listens there: stop it, or choose another port",
+        io::ErrorKind::AddrInUse => {
+            "another process listens there: stop it, or choose another port (to take over from it: process.share_ports)"
+        }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need the right to bind them: choose a higher one, or give CAP_NET_BIND_SERVICE"
         }

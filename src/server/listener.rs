@@ -11,7 +11,7 @@ pub(super) const BACKLOG: i32 = 4096;
 /// Binds one socket per worker to the same address; on port 0 the first one's port serves the others.
 ///
 /// `prove_free` first binds without SO_REUSEPORT: another process that shares the port would take half of the
-/// connections, and nobody would see why.
+/// connections, and nobody would see why. It is left out where that is wanted (`process.share_ports`).
 ///
 /// # Errors
 /// The operating system's: the address is in use, or not ours, or the port needs a privilege.

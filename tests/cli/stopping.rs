@@ -92,6 +92,24 @@ fn a_request_that_waits_in_the_kernel_while_the_signal_comes_is_answered() {
     assert_eq!(headgate.exit_code(), Some(0), "{}", headgate.log());
 }
 
+/// F30.
+#[test]
+fn a_second_instance_takes_over_a_port_that_it_shares() {
+    let (old, new) = (Origin::named("old"), Origin::named("new"));
+    let mut first = Headgate::start(&simple(old.address));
+    let address = first.listener("http");
+    let config = simple(new.address).replace("127.0.0.1:0", &address.to_string());
+    let second = Headgate::start(&format!("[process]\nshare_ports = true\n{config}"));
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.exit_code(), Some(0), "{}", first.log());
+    for _ in 0..8 {
+        let mut client = Client::connect(address);
+        client.send(REQUEST);
+        assert_eq!(client.receive().expect("an answer").body, "new");
+    }
+    drop(second);
+}
+
 #[test]
 fn a_bad_config_exits_with_78_and_a_taken_port_with_1() {
     let mut bad = Headgate::launch(headgate(), "[listeners.http]\nadress = \"127.0.0.1:0\"\n");

@@ -15,12 +15,14 @@ pub(super) fn process(table: Option<Table<'_>>) -> Process {
     let mut process = Process {
         workers: None,
         max_connections: 20_000,
+        share_ports: false,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(25),
     };
     let Some(table) = table else { return process };
     table.set("workers", &mut process.workers, |item| Some(NonZeroUsize::new(item.number(1..=1024)? as usize)));
     table.set("max_connections", &mut process.max_connections, |item| Some(item.number(1..=10_000_000)? as usize));
+    table.set("share_ports", &mut process.share_ports, |item| item.bool());
     if let Some(drain) = table.sub("drain") {
         drain.set("delay", &mut process.drain_delay, |item| item.duration_or_zero());
         drain.set("timeout", &mut process.drain_timeout, |item| item.duration_or_zero());

@@ -80,6 +80,7 @@ const FAULTY: &[(&str, usize, usize, &str)] = &[
     ("routes.r.limits.rate = 1", 5, 17, "not in this version"),
     ("process.max_connections = \"x\"", 5, 27, "takes a number, not text"),
     ("process.max_connections = 0", 5, 27, "goes from 1"),
+    ("process.share_ports = \"yes\"", 5, 23, "takes true or false"),
     ("process.drain.timeout = \"2\"", 5, 25, "no duration"),
     ("caches.m.memory = \"64Mb\"", 5, 19, "no size"),
     ("metrics.address = \"unix:/x\"", 5, 19, "TCP only"),

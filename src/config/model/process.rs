@@ -16,6 +16,8 @@ pub struct Process {
     pub workers: Option<NonZeroUsize>,
     /// Client connections over all listeners.
     pub max_connections: usize,
+    /// Another process of the same user may listen on the same ports already: this one takes over while that one drains.
+    pub share_ports: bool,
     /// From "not ready" to the first closed connection, so that whoever balances over headgate can notice.
     pub drain_delay: Duration,
     /// From there to the end of what still runs.

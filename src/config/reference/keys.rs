@@ -44,6 +44,11 @@ pub(super) const SECTIONS: &[Section] = &[
         &[
             fixed("workers", Example("4"), "threads; unless given: one per usable core"),
             key("max_connections", Default("20000"), "client connections over all listeners"),
+            key(
+                "share_ports",
+                Default("false"),
+                "true: listen where another headgate does, to take over while it drains",
+            ),
             key("drain.delay", Default(r#""0s""#), "from \"not ready\" to the first closed connection"),
             key("drain.timeout", Default(r#""25s""#), "from there to the end of what still runs"),
         ],
