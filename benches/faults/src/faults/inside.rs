@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::lab::headgate::Launch;
-use crate::lab::{Lab, POOL, origins, pass, simple};
+use crate::lab::{Control, Lab, POOL, origins, pass, simple};
 use crate::load::Load;
 use crate::load::seen::{End, Sample};
 
@@ -46,6 +46,7 @@ pub fn admin_flooded(lab: &mut Lab) -> Result<()> {
     let [a, b] = origins(["a", "b"])?;
     let headgate = lab.headgate(&simple(&[&a, &b], POOL))?;
     let load = Load { rate: 300, methods: vec!["GET", "GET", "POST"], ..Load::new(headgate.address) };
+    let control = Control::start()?;
     let start = Instant::now();
     let running = load.start_both()?;
     lab.pass(0.5);
@@ -68,7 +69,7 @@ pub fn admin_flooded(lab: &mut Lab) -> Result<()> {
     drop(slow);
     let all = running.finish()?;
     lab.none_failed(&all);
-    lab.p99_beside(&all, (start, flood), (flood, until), 1.1);
+    lab.p99_beside(&all, &control.finish()?, (start, flood), (flood, until), 1.1);
     let again = crate::lab::eventually(Duration::from_secs(15), || headgate.generation().is_ok());
     lab.findings.hard("the admin API answers after the flood", "yes", format!("{again:.1?}"), again.is_some());
     lab.findings.note(format!("{count} of 500 were let in; 300 requests/s in each protocol"));

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::lab::headgate::Launch;
 use crate::lab::namespace::small_disk;
-use crate::lab::{Lab, POOL, eventually, origins, pass, simple};
+use crate::lab::{Control, Lab, POOL, eventually, origins, pass, simple};
 use crate::load::Load;
 
 /// The disk of F35.
@@ -27,9 +27,10 @@ pub fn disk_full(lab: &mut Lab) -> Result<()> {
     let config = format!("[access_log]\noutput = \"{}/access.log\"\n{}", disk.display(), simple(&[&a, &b], POOL));
     let headgate = lab.headgate(&config)?;
     let load = Load { rate: 400, path: format!("/{}", "long".repeat(200)), ..Load::new(headgate.address) };
+    let control = Control::start()?;
     let start = Instant::now();
     let running = load.start_both()?;
-    pass(700);
+    pass(1000);
     let roomy = Instant::now();
     let dropped = || headgate.metrics().map_or(0.0, |metrics| metrics.sum(DROPPED, &[]));
     ensure!(eventually(Duration::from_secs(20), || dropped() > 0.0).is_some(), "the disk does not fill");
@@ -44,7 +45,7 @@ pub fn disk_full(lab: &mut Lab) -> Result<()> {
     let all = running.finish()?;
     lab.none_failed(&all);
     lab.findings.at_least("dropped lines counted", lines as usize, 1);
-    lab.p99_beside(&all, (start, roomy), (full, full_until), 1.2);
+    lab.p99_beside(&all, &control.finish()?, (start, roomy), (full, full_until), 1.2);
     lab.findings.within("written again after there is room", resumed, Duration::from_secs(5));
     let complaints = headgate.log().matches("cannot be written").count();
     lab.findings.at_most("complaints in the other log", complaints, 3);
@@ -63,6 +64,7 @@ pub fn pipe_blocked(lab: &mut Lab) -> Result<()> {
     let load = Load { rate: 300, path: format!("/{}", "long".repeat(1800)), ..Load::new(headgate.address) };
     // Read for a while, and then no more, as a collector that is stopped.
     let (stop, readers) = read_until_told([out, err]);
+    let control = Control::start()?;
     let start = Instant::now();
     let running = load.start_both()?;
     pass(3000);
@@ -97,7 +99,7 @@ pub fn pipe_blocked(lab: &mut Lab) -> Result<()> {
         let failed = late.failed();
         lab.findings.at_most(format!("{} failed, a server killed meanwhile (in flight)", seen.protocol), failed, 1);
     }
-    lab.p99_beside(&all, (start, read_until), (blocked, died), 1.2);
+    lab.p99_beside(&all, &control.finish()?, (start, read_until), (blocked, died), 1.2);
     let grown = full.resident.saturating_sub(before.resident) / 1_000_000;
     lab.findings.hard("memory of queued lines", "<= 16 MB", format!("{grown} MB"), grown <= 16);
     let answers = told.is_ok();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 
 use crate::lab::headgate::Headgate;
-use crate::lab::{Lab, POOL, eventually, pass, route};
+use crate::lab::{Control, Lab, POOL, eventually, pass, route};
 use crate::load::{Load, locked};
 use crate::origin::Origin;
 
@@ -133,6 +133,7 @@ pub fn bad_answers(lab: &mut Lab) -> Result<()> {
     let a = Origin::start("a")?;
     let server = NameServer::start(Reply::Address(Ipv4Addr::LOCALHOST))?;
     let headgate = lab.headgate(&server.config(a.address.port()))?;
+    let control = Control::start()?;
     let start = Instant::now();
     let running = Load { rate: 200, fresh_every: 10, ..Load::new(headgate.address) }.start_both()?;
     pass(2000);
@@ -145,7 +146,7 @@ pub fn bad_answers(lab: &mut Lab) -> Result<()> {
     let counted = failures(&headgate);
     let all = running.finish()?;
     lab.none_failed(&all);
-    lab.p99_beside(&all, (start, from), (from, until), 1.05);
+    lab.p99_beside(&all, &control.finish()?, (start, from), (from, until), 1.05);
     lab.findings.at_least("look-ups counted as failed", counted as usize, 1);
     lab.findings.note("200 requests/s in each protocol; TTL 1 s");
     Ok(())

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 
 use crate::lab::headgate::Headgate;
 use crate::lab::namespace::{Island, tc};
-use crate::lab::{Lab, PER_TRY, POOL, eventually, origins, pass, simple};
+use crate::lab::{Control, Lab, PER_TRY, POOL, eventually, origins, pass, simple};
 use crate::load::Load;
 use crate::load::seen::Sample;
 use crate::origin::Origin;
@@ -46,6 +46,7 @@ pub fn lost_syn(lab: &mut Lab) -> Result<()> {
     // No connection is kept, so that each request needs a SYN.
     let headgate = lab.headgate(&sea.config(&format!("{POOL}max_idle = 0\n")))?;
     sea.is_usable(&headgate)?;
+    let control = Control::start()?;
     let load = Load { rate: 100, methods: vec!["GET", "GET", "POST"], ..Load::new(headgate.address) };
     let start = Instant::now();
     let running = load.start_both()?;
@@ -64,7 +65,7 @@ pub fn lost_syn(lab: &mut Lab) -> Result<()> {
         lab.findings.within(format!("{} p99 until it is ejected", seen.protocol), p99, CONNECT + usual * 2);
     }
     lab.findings.within("ejected", ejected, Duration::from_secs(4));
-    lab.p99_beside(&all, (start, lost), (out, until), 1.1);
+    lab.p99_beside(&all, &control.finish()?, (start, lost), (out, until), 1.1);
     lab.findings.note("100 requests/s in each protocol");
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 
 use crate::lab::headgate::Headgate;
-use crate::lab::{Lab, POOL, eventually, origins, pass, simple};
+use crate::lab::{Control, Lab, POOL, eventually, origins, pass, simple};
 use crate::load::Load;
 use crate::origin::Origin;
 
@@ -30,6 +30,7 @@ pub fn valid_storm(lab: &mut Lab) -> Result<()> {
     let mut all_of_it = warm.finish()?;
     pass(REST);
     let before = headgate.account()?;
+    let control = Control::start()?;
     let start = Instant::now();
     let running = load.start_both()?;
     pass(1500);
@@ -49,7 +50,7 @@ pub fn valid_storm(lab: &mut Lab) -> Result<()> {
         whole.samples.extend_from_slice(&seen.samples);
     }
     lab.none_failed(&all_of_it);
-    lab.p99_beside(&all, (start, quiet_until), (storm, storm_end), 2.0);
+    lab.p99_beside(&all, &control.finish()?, (start, quiet_until), (storm, storm_end), 2.0);
     let grown = (after.resident as f64 - before.resident as f64) * 100.0 / before.resident as f64;
     lab.findings.about("memory grown", grown, 10.0, "%");
     lab.findings.at_most("descriptors more or less", after.descriptors.abs_diff(before.descriptors), 5);
@@ -90,7 +91,7 @@ pub fn invalid_storm(lab: &mut Lab) -> Result<()> {
     let failed =
         || headgate.metrics().map(|metrics| metrics.sum("headgate_config_reloads_total", &["result=\"failure\""]));
     let before = failed()?;
-    let reloads = if lab.quick { 30 } else { 100 };
+    let reloads = if lab.quick { 16 } else { 100 };
     let (mut taken, mut unplaced) = (0, 0);
     for number in 0..reloads {
         let broken = match number % 4 {

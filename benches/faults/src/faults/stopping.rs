@@ -7,30 +7,73 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use crate::lab::headgate::Headgate;
-use crate::lab::{Lab, POOL, eventually, origins, pass, simple};
+use crate::lab::headgate::{Headgate, Launch};
+use crate::lab::{Lab, POOL, eventually, namespace, origins, pass, simple};
 use crate::load::seen::{End, Sample};
 use crate::load::tunnel::Tunnels;
 use crate::load::{Load, Protocol, locked};
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// F30: another instance takes over.
+/// How another instance takes over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// It has an address of its own, and a virtual one moves when the first is not ready.
+    VirtualAddress,
+    /// It listens on the same port.
+    SharedPort,
+}
+
+/// F30: another instance takes over, both ways.
 pub fn handed_over(lab: &mut Lab) -> Result<()> {
+    hand_over(lab, Way::VirtualAddress)?;
+    if !lab.knows("share_ports") {
+        lab.findings.skip("the same on a shared port", "this headgate has no key share_ports");
+        return Ok(());
+    }
+    let ended = std::thread::scope(|scope| {
+        let shared = scope.spawn(|| {
+            // Who waits in the queue of a socket that is closed goes to another one's (tcp_migrate_req, Linux 5.14).
+            let migrates = || std::fs::write("/proc/sys/net/ipv4/tcp_migrate_req", "1").context("tcp_migrate_req");
+            match namespace::enter().and_then(|()| migrates()) {
+                Ok(()) => hand_over(lab, Way::SharedPort),
+                Err(error) => {
+                    lab.findings.skip("the same on a shared port, with tcp_migrate_req=1", format!("{error:#}"));
+                    Ok(())
+                }
+            }
+        });
+        shared.join()
+    });
+    ended.ok().context("a thread has panicked")?
+}
+
+fn hand_over(lab: &mut Lab, way: Way) -> Result<()> {
     let [a, b] = origins(["a", "b"])?;
     let config = format!("[process]\ndrain = {{ delay = \"1s\", timeout = \"30s\" }}\n{}", simple(&[&a, &b], POOL));
     let mut first = lab.headgate(&config)?;
-    let second = Headgate::start(&lab.program, lab.folder.join("second"), &config, Default::default())?;
     let load = Load { rate: 300, methods: vec!["GET", "GET", "POST"], fresh_every: 4, ..Load::new(first.address) };
     let other = Load { protocol: Protocol::H2, ..load.clone() };
-    // Both look at the one address: it stands for a virtual one, which moves when the first is not ready any more.
+    // Both look at the one address, which may move.
     let virtual_address = load.address.clone();
     let running = [load.start()?, other.start()?];
     pass(1000);
+    let config = match way {
+        Way::VirtualAddress => config,
+        Way::SharedPort => format!(
+            "[listeners.http]\naddress = \"{}\"\n{}",
+            first.address,
+            config.replace("[process]\n", "[process]\nshare_ports = true\n")
+        ),
+    };
+    let second = Headgate::start(&lab.program, lab.folder.join("second"), &config, Launch::default())?;
+    pass(500);
     let at = Instant::now();
     first.signal(Signal::SIGTERM)?;
     let unready = eventually(Duration::from_secs(5), || !first.is_ready());
-    *locked(&virtual_address) = second.address;
+    if way == Way::VirtualAddress {
+        *locked(&virtual_address) = second.address;
+    }
     let mut code = None;
     let ended = eventually(PATIENCE, || {
         code = first.ended().ok().flatten();
@@ -38,30 +81,24 @@ pub fn handed_over(lab: &mut Lab) -> Result<()> {
     });
     let took = ended.map(|_| at.elapsed());
     lab.pass(1.0);
+    let served = second.metrics()?.sum("headgate_http_requests_total", &[]);
     let all: Vec<_> = running.into_iter().map(crate::load::Running::finish).collect::<Result<_>>()?;
-    lab.none_failed(&all);
-    let refused: usize = all.iter().map(|seen| seen.count(|sample| sample.end == End::Refused)).sum();
-    lab.findings.none("refused connections", refused);
-    let code = code.and_then(|status| status.code());
-    lab.findings.hard("exit code", "0", code.map_or("none".to_owned(), |code| code.to_string()), code == Some(0));
-    lab.findings.within("readiness false", unready, Duration::from_millis(100));
-    lab.findings.within("ended", took, Duration::from_secs(30));
-    let shares = Headgate::start(
-        &lab.program,
-        lab.folder.join("third"),
-        &format!("[listeners.http]\naddress = \"{}\"\n{}", second.address, simple(&[&a, &b], POOL)),
-        Default::default(),
-    );
-    match shares {
-        Ok(_) => lab.findings.note("another process could share the port: this ought to be measured with SO_REUSEPORT"),
-        Err(_) => lab.findings.skip(
-            "the same with SO_REUSEPORT and tcp_migrate_req=1",
-            "headgate refuses a port that another process listens on",
-        ),
+    ensure!(served > 0.0, "the second instance has served nothing");
+    let way = if way == Way::SharedPort { ", shared port" } else { "" };
+    for seen in &all {
+        lab.findings.none(format!("{} failed of {}{way}", seen.protocol, seen.samples.len()), seen.failed());
     }
-    lab.findings.note(
-        "behind a virtual address that moves when the first is not ready; drain.delay 1 s; 300 requests/s in each",
-    );
+    lab.note_failures(&all);
+    let refused: usize = all.iter().map(|seen| seen.count(|sample| sample.end == End::Refused)).sum();
+    lab.findings.none(format!("refused connections{way}"), refused);
+    let code = code.and_then(|status| status.code()).map_or("none".to_owned(), |code| code.to_string());
+    lab.findings.hard(format!("exit code{way}"), "0", &code, code == "0");
+    lab.findings.within(format!("readiness false{way}"), unready, Duration::from_millis(100));
+    lab.findings.within(format!("ended{way}"), took, Duration::from_secs(30));
+    lab.findings.note(match way {
+        "" => "first behind a virtual address that moves when the first is not ready; drain.delay 1 s",
+        _ => "then on one port (share_ports, tcp_migrate_req=1); 300 requests/s in each protocol, a 4th on new connections",
+    });
     Ok(())
 }
 

@@ -16,6 +16,8 @@ use crate::verdict::{Findings, show};
 use headgate::{Headgate, Launch};
 
 const LOOK: Duration = Duration::from_millis(5);
+/// A load's first requests say nothing of its usual latency.
+const WARM_UP: Duration = Duration::from_millis(400);
 
 /// What the criteria of HARDENING assume: checks each second, fall 3, rise 2, 250 ms to connect. Its 1 s per try is in
 /// [`PER_TRY`], for the faults that need it: elsewhere a machine that stands still for a second would be a failure.
@@ -40,6 +42,29 @@ pub struct Lab {
     pub length: Duration,
     /// What it came to.
     pub findings: Findings,
+}
+
+/// From one moment to another.
+pub type Window = (Instant, Instant);
+
+/// A small load that goes straight to a server of its own: what the machine itself makes of latency.
+#[derive(Debug)]
+pub struct Control {
+    running: crate::load::Running,
+    _origin: Origin,
+}
+
+impl Control {
+    /// Starts it.
+    pub fn start() -> Result<Self> {
+        let origin = Origin::start("control")?;
+        Ok(Self { running: crate::load::Load::new(origin.address).start()?, _origin: origin })
+    }
+
+    /// What it saw.
+    pub fn finish(self) -> Result<Seen> {
+        self.running.finish()
+    }
 }
 
 // === impl Lab ===
@@ -94,15 +119,16 @@ impl Lab {
         self.note_failures(all);
     }
 
-    /// p99 in a window beside p99 before it.
-    pub fn p99_beside(&mut self, all: &[Seen], before: (Instant, Instant), window: (Instant, Instant), times: f64) {
+    /// p99 in a window beside p99 before it. `control` went straight to a server meanwhile: what it waited is the machine's.
+    pub fn p99_beside(&mut self, all: &[Seen], control: &Seen, before: Window, window: Window, times: f64) {
+        let noise = control.between(window.0, window.1).quantile(0.99).unwrap_or_default();
         for seen in all {
             let p99 = |(from, to)| seen.between(from, to).quantile(0.99);
-            let (Some(usual), now) = (p99(before), p99(window)) else { continue };
-            // Below a few milliseconds, or what this program itself was late by, it is the machine that is measured.
-            let noise = seen.between(window.0, window.1).lag();
+            // The first requests open connections.
+            let (Some(usual), now) = (p99((before.0 + WARM_UP, before.1)), p99(window)) else { continue };
+            // A request through headgate waits for a core about three times as often as one that goes straight.
             let bound = usual.mul_f64(times).max(Duration::from_millis(5)).max(noise * 3);
-            let what = format!("{} p99 beside {} before; load late by {}", seen.protocol, show(usual), show(noise));
+            let what = format!("{} p99 beside {} before; without headgate {}", seen.protocol, show(usual), show(noise));
             self.findings.within(what, now, bound);
         }
     }

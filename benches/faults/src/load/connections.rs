@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::error::Error as _;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -199,7 +199,7 @@ async fn receive(response: Response<Incoming>, intended: Instant, method: &'stat
     if end != End::Cut && method != "HEAD" && meant.is_some_and(|meant| meant != bytes) {
         end = End::Truncated;
     }
-    Sample { intended, lag: Duration::ZERO, ended: Instant::now(), method, id, end, reason, retry_after, origin }
+    Sample { intended, ended: Instant::now(), method, id, end, reason, retry_after, origin }
 }
 
 fn miss<B>(mut error: TrySendError<B>) -> Miss {

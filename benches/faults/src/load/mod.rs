@@ -148,9 +148,8 @@ impl Load {
                 let (client, samples, open) = (client.clone(), samples.clone(), open.clone());
                 spawn_local(async move {
                     let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-                    let lag = intended.elapsed();
                     let sample = client.ask(intended, method, id, fresh).await;
-                    samples.borrow_mut().push(Sample { lag, ..sample });
+                    samples.borrow_mut().push(sample);
                     open.set(open.get() - 1);
                 });
             }
@@ -193,5 +192,5 @@ pub fn locked<T>(lock: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 /// A sample of what never came to a response.
 fn without_response(intended: Instant, method: &'static str, id: u64, end: End) -> Sample {
     let ended = Instant::now();
-    Sample { intended, lag: Duration::ZERO, ended, method, id, end, reason: None, retry_after: false, origin: None }
+    Sample { intended, ended, method, id, end, reason: None, retry_after: false, origin: None }
 }

@@ -31,8 +31,6 @@ pub enum End {
 pub struct Sample {
     /// When it was meant to be sent; latency counts from here.
     pub intended: Instant,
-    /// How late this program was to send it: the machine's noise, and not the proxy's.
-    pub lag: Duration,
     /// When it ended.
     pub ended: Instant,
     /// Its method.
@@ -135,14 +133,6 @@ impl Seen {
         latencies.get(at.saturating_sub(1)).copied()
     }
 
-    /// How late this program itself was, at most, in 99 of 100 requests.
-    pub fn lag(&self) -> Duration {
-        let mut lags: Vec<_> = self.samples.iter().map(|sample| sample.lag).collect();
-        lags.sort_unstable();
-        let at = (0.99 * lags.len() as f64).ceil() as usize;
-        lags.get(at.saturating_sub(1)).copied().unwrap_or_default()
-    }
-
     /// The share that one origin answered.
     pub fn share_of(&self, origin: &str) -> f64 {
         let of = self.count(|sample| sample.origin.as_deref() == Some(origin));
@@ -157,7 +147,6 @@ mod tests {
     fn sample(at: Instant, millis: u64, end: End) -> Sample {
         Sample {
             intended: at,
-            lag: Duration::ZERO,
             ended: at + Duration::from_millis(millis),
             method: "GET",
             id: 0,
