@@ -160,17 +160,27 @@ pub fn rolling_deploy(lab: &mut Lab) -> Result<()> {
     let load = Load { rate: 200, methods: MOSTLY_GET.to_vec(), fresh_every: 10, ..Load::new(headgate.address) };
     let running = load.start_both()?;
     pass(500);
-    for origin in &mut four {
-        origin.set(|script| (script.health, script.behind) = (503, Behind::Close));
+    for (at, origin) in four.iter_mut().enumerate() {
+        // Half of them say so themselves, half are taken out by the operator.
+        let by_order = at % 2 == 1;
         let address = origin.address;
-        let out = eventually(PATIENCE, || headgate.standing("app", address) == "out");
-        ensure!(out.is_some(), "a server that says 503 stays in rotation");
+        match by_order {
+            true => headgate.command(&["drain", &format!("app/{address}")])?,
+            false => origin.set(|script| (script.health, script.behind) = (503, Behind::Close)),
+        }
+        let out = eventually(PATIENCE, || headgate.standing("app", address) != "usable");
+        ensure!(out.is_some(), "a server that is drained stays in rotation");
         let quiet = eventually(PATIENCE, || origin.record.in_flight() == 0);
         ensure!(quiet.is_some(), "a drained server still has requests");
         origin.kill();
         lab.pass(0.3);
         origin.start_again()?;
         origin.set(|script| (script.health, script.behind) = (200, Behind::Keep));
+        if by_order {
+            let up = || headgate.endpoint("app", address).is_ok_and(|endpoint| endpoint["verdict"] == "up");
+            ensure!(eventually(PATIENCE, up).is_some(), "a drained server that is back is not called up");
+            headgate.command(&["undrain", &format!("app/{address}")])?;
+        }
         let back = eventually(PATIENCE, || headgate.standing("app", address) == "usable");
         ensure!(back.is_some(), "a server that is back is not used again");
         lab.pass(0.7);
@@ -179,7 +189,10 @@ pub fn rolling_deploy(lab: &mut Lab) -> Result<()> {
     lab.none_failed(&all);
     let all_origins: Vec<&Origin> = four.iter().collect();
     lab.none_twice(&all, &all_origins);
-    lab.findings.note(format!("200 requests/s in each protocol; checks each {interval}; {} apart", show(lab.length)));
+    lab.findings.note(format!(
+        "two say 503 to checks, two are drained by `headgate drain`; 200 requests/s in each protocol; {} apart",
+        show(lab.length)
+    ));
     Ok(())
 }
 

@@ -36,6 +36,7 @@ pub struct Launch {
 /// A running headgate.
 #[derive(Debug)]
 pub struct Headgate {
+    program: PathBuf,
     child: Child,
     folder: PathBuf,
     config: PathBuf,
@@ -62,6 +63,7 @@ impl Headgate {
         fs::create_dir_all(&folder)?;
         let (metrics, listen) = (free_port()?, free_port()?);
         let mut headgate = Self {
+            program: program.to_owned(),
             child: idle_child()?,
             config: folder.join("headgate.toml"),
             folder,
@@ -173,6 +175,15 @@ impl Headgate {
     pub fn admin(&self, method: &str, path: &str) -> Result<(u16, Value)> {
         let (status, body) = ask::unix(&self.admin_socket(), method, path)?;
         Ok((status, serde_json::from_str(&body).unwrap_or(Value::String(body))))
+    }
+
+    /// Gives it an order by its own command line.
+    pub fn command(&self, arguments: &[&str]) -> Result<()> {
+        let mut command = std::process::Command::new(&self.program);
+        let output = command.args(arguments).arg("--config").arg(&self.config).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{}: {}", arguments.join(" "), said.trim());
+        Ok(())
     }
 
     /// Where its admin API is.
