@@ -5,6 +5,7 @@ use std::io::{PipeReader, Read, pipe};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::lab::headgate::Launch;
 use crate::lab::namespace::small_disk;
@@ -59,6 +60,8 @@ pub fn pipe_blocked(lab: &mut Lab) -> Result<()> {
     let config = format!("[access_log]\noutput = \"stdout\"\n{}", simple(&[&a, &b], POOL));
     let (out, out_end) = pipe()?;
     let (err, err_end) = pipe()?;
+    // A page: some lines fill it.
+    fcntl(&err, FcntlArg::F_SETPIPE_SZ(4096))?;
     let launch = Launch { stdout: Some(out_end.into()), stderr: Some(err_end.into()), ..Launch::default() };
     let headgate = lab.headgate_with(&config, launch)?;
     let load = Load { rate: 300, path: format!("/{}", "long".repeat(1800)), ..Load::new(headgate.address) };

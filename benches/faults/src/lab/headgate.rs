@@ -253,6 +253,7 @@ impl Metrics {
             let is = series.split('{').next() == Some(name) && labels.iter().all(|label| series.contains(label));
             is.then(|| value.parse::<f64>().ok())?
         };
-        self.0.lines().filter_map(of).sum()
+        // The sum of nothing is -0 otherwise.
+        self.0.lines().filter_map(of).fold(0.0, |sum, value| sum + value)
     }
 }
