@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
@@ -162,10 +163,15 @@ enum Command {
     Version,
 }
 
+/// How long the last lines of the log may take.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Runs the command line.
 pub fn main() -> ExitCode {
     logging::init();
-    match execute(Arguments::parse().command) {
+    let ended = execute(Arguments::parse().command);
+    logging::flush(LAST_WORDS);
+    match ended {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             print::error(&format!("headgate: {error:#}"));

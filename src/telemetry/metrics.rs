@@ -13,7 +13,7 @@ use crate::base::reason::Reason;
 use crate::base::record::{ConnectionRecord, RequestRecord};
 use crate::telemetry::exposition::GaugeSink;
 use crate::telemetry::series::{Counter, Histogram, Registry, Table};
-use crate::telemetry::{names, process};
+use crate::telemetry::{logging, names, process};
 
 type GaugeSource = Box<dyn Fn(&mut GaugeSink) + Send + Sync>;
 
@@ -141,6 +141,7 @@ impl Metrics {
         sink.set(&names::CONFIG_LAST_SUCCESS, &[], of(&self.last_success));
         sink.set(&names::CONFIG_GENERATION, &[], of(&self.generation));
         sink.set(&names::ACCESS_LOG_DROPPED, &[], of(&self.access_log_dropped));
+        sink.set(&names::LOG_DROPPED, &[], logging::dropped() as f64);
         sink.set(&names::BUILD_INFO, &[env!("CARGO_PKG_VERSION")], 1.0);
         process::collect(&mut sink);
         sink.encode()

@@ -100,6 +100,8 @@ metrics! {
         "The generation that is being served.";
     ACCESS_LOG_DROPPED = Counter "headgate_access_log_dropped_total" []
         "Access log lines that could not be written.";
+    LOG_DROPPED = Counter "headgate_log_dropped_total" []
+        "Lines of the operational log (stderr) that could not be written.";
     PANICS = Counter "headgate_panics_total" []
         "Faults in headgate that ended a request or connection.";
     BUILD_INFO = Gauge "headgate_build_info" ["version"]

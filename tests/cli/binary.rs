@@ -110,7 +110,7 @@ impl Drop for Headgate {
     }
 }
 
-fn write_config(folder: &Path, config: &str) -> PathBuf {
+pub(crate) fn write_config(folder: &Path, config: &str) -> PathBuf {
     let path = folder.join("headgate.toml");
     let text = format!("{HEAD}{config}");
     std::fs::write(&path, text.replace("@FOLDER", &folder.display().to_string())).unwrap();

@@ -7,6 +7,7 @@ mod commands;
 #[path = "../it/kit/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the stories in tests/it use the rest")]
 mod kit;
+mod logs;
 mod panics;
 mod shortage;
 mod stopping;
