@@ -16,7 +16,8 @@ use headgate::config::model::{Config, Scheme};
 use headgate::decide::{DecideInput, cache_key, decide};
 use headgate::proxy::for_endpoint_of_get;
 use headgate::route::table::{RequestView, RouteTable};
-use headgate::upstream::balance::{PickRequest, client_key, pick};
+use headgate::upstream::balance::key::client_key;
+use headgate::upstream::balance::{PickRequest, pick};
 use headgate::upstream::endpoint::Verdict;
 use headgate::upstream::pool::Pool;
 use headgate::upstream::registry::Registry;
@@ -88,7 +89,9 @@ fn bench_pick(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("pick");
     for count in [3_u32, 30, 3000] {
         let endpoints: Vec<String> = (0..count).map(|n| format!("\"10.0.{}.{}:80\"", n / 250, n % 250)).collect();
-        for balance in ["power-of-two", "round-robin", "least-requests", "random", "{ hash = \"client-ip\" }"] {
+        for balance in
+            ["power-of-two", "round-robin", "least-requests", "peak-ewma", "random", "{ hash = \"client-ip\" }"]
+        {
             let value = if balance.starts_with('{') { balance.to_owned() } else { format!("\"{balance}\"") };
             let name = balance.trim_matches(['{', '}', ' ']).replace([' ', '"'], "");
             let config = config(&format!(
@@ -117,6 +120,7 @@ fn bench_pick_from(group: &mut Group<'_>, name: &str, count: u32, pool: &Pool) {
             let seed = Seed(turn);
             let request = PickRequest {
                 balance: &pool.spec.balance,
+                sticky: None,
                 tried: &[],
                 max_requests: None,
                 backups_first: false,

@@ -106,7 +106,6 @@ async fn order(State(handle): State<Handle>, order: Result<Json<Order>, JsonReje
     match handle.order(order).await {
         Ok(Ok(followed)) => Json(followed).into_response(),
         Ok(Err(refusal @ Refusal::NotThere(_))) => problem(StatusCode::NOT_FOUND, &refusal.to_string()),
-        Ok(Err(refusal)) => problem(StatusCode::BAD_REQUEST, &refusal.to_string()),
         Err(gone) => problem(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
     }
 }

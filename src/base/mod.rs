@@ -4,6 +4,7 @@
 //! Nothing here knows of HTTP routing, pools or config; nothing here blocks.
 
 pub mod address;
+pub mod base64;
 pub mod clock;
 pub mod flat;
 pub mod host;
@@ -12,6 +13,7 @@ pub mod path;
 pub mod random;
 pub mod reason;
 pub mod record;
+pub mod seal;
 pub mod source;
 pub mod task;
 pub mod timer;

@@ -1,26 +1,20 @@
 //! Units that config, pools and limits share.
 
 use std::fmt;
-use std::num::NonZeroU16;
 
 use serde::Serialize;
 
-/// An endpoint's share of a pool's traffic relative to the others; 1 to 65535, 1 unless said.
+/// An endpoint's share of a pool's traffic relative to the others; 1 unless said. 0 gets nothing that it is not bound to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct Weight(pub NonZeroU16);
+pub struct Weight(pub u16);
 
 impl Weight {
     /// The weight of an endpoint that names none.
-    pub const ONE: Self = Self(NonZeroU16::MIN);
-
-    /// None for 0.
-    pub fn new(weight: u16) -> Option<Self> {
-        NonZeroU16::new(weight).map(Self)
-    }
+    pub const ONE: Self = Self(1);
 
     /// The number itself.
     pub fn value(self) -> u32 {
-        u32::from(self.0.get())
+        u32::from(self.0)
     }
 }
 

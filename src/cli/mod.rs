@@ -61,8 +61,8 @@ fn weight(text: &str) -> Result<OrderedWeight, String> {
     match text {
         "config" => Ok(OrderedWeight(None)),
         text => match text.parse() {
-            Ok(weight @ 1..) => Ok(OrderedWeight(Some(weight))),
-            _ => Err("a weight is 1 to 65535, or `config`".to_owned()),
+            Ok(weight) => Ok(OrderedWeight(Some(weight))),
+            Err(_) => Err("a weight is 0 to 65535, or `config`".to_owned()),
         },
     }
 }
@@ -145,7 +145,7 @@ enum Command {
     SetWeight {
         /// POOL/ENDPOINT.
         endpoint: Place,
-        /// 1 to 65535, or `config` for what the config says.
+        /// 0 to 65535, or `config` for what the config says.
         #[arg(value_parser = weight)]
         weight: OrderedWeight,
         #[command(flatten)]

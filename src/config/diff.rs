@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::config::model::{
-    AccessLog, Action, Admin, CacheZone, Config, Dns, GrpcProbe, HealthCheck, HttpProbe, Listener, MetricsServer, Name,
-    Pool, ProbeKind, Process, Retry, Route, TcpProbe,
+    AccessLog, Action, Admin, CacheZone, Config, Dns, GrpcProbe, HealthCheck, HttpProbe, Key, Listener, MetricsServer,
+    Name, Pool, ProbeKind, Process, Retry, Route, TcpProbe,
 };
 
 /// One thing that differs.
@@ -78,6 +78,7 @@ pub fn diff(old: &Config, new: &Config) -> Vec<Change> {
     optional(&mut changes, "metrics", &old.metrics, &new.metrics, address);
     let address = |old: &Admin, new: &Admin| differing!(Admin, old, new, { address: "address" });
     optional(&mut changes, "admin", &old.admin, &new.admin, address);
+    named(&mut changes, "keys", &old.keys, &new.keys, |item| &item.name, key);
     named(&mut changes, "listeners", &old.listeners, &new.listeners, |item| &item.name, listener);
     named(&mut changes, "caches", &old.caches, &new.caches, |item| &item.name, cache);
     named(&mut changes, "pools", &old.pools, &new.pools, |item| &item.name, pool);
@@ -131,9 +132,13 @@ fn named<T>(
 
 fn process(old: &Process, new: &Process) -> Vec<String> {
     differing!(Process, old, new, {
-        workers: "workers", max_connections: "max_connections", share_ports: "share_ports",
+        workers: "workers", instances: "instances", max_connections: "max_connections", share_ports: "share_ports",
         drain_delay: "drain.delay", drain_timeout: "drain.timeout",
     })
+}
+
+fn key(old: &Key, new: &Key) -> Vec<String> {
+    differing!(Key, old, new, { name: "name", secrets: "secrets" })
 }
 
 fn listener(old: &Listener, new: &Listener) -> Vec<String> {
@@ -152,7 +157,8 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
         name: "name", balance: "balance", endpoints: "endpoints",
         endpoints_file: "endpoints_file", health: "health", timeouts: "timeouts", tls: "tls",
         ejection: "ejection", panic_threshold: "panic_threshold", failover: "failover", failback: "failback",
-        max_requests: "max_requests", max_idle: "max_idle", retry_budget: "retry_budget",
+        max_requests: "max_requests", max_idle: "max_idle", retry_budget: "retry_budget", sticky: "sticky",
+        slow_start: "slow_start",
     });
     // Which ones is what an operator wants to read.
     if let Some(at) = keys.iter().position(|key| key == "endpoints") {
@@ -388,6 +394,13 @@ pool = "db"
             "[pools.db]\nfailover = [\"app\"]\nfailback = \"manual\"\npanic_threshold = 9\nejection.enabled = false",
             &["pools.db changed: ejection, panic_threshold, failover, failback"],
         ),
+        ("weight = 2", "weight = 0", &["pools.app changed: endpoint 127.0.0.1:2 weight 2 to 0"]),
+        (
+            "[pools.db]",
+            "[keys.k]\nsecrets = [{ file = \"k\" }]\n[pools.db]\nslow_start = \"1s\"\nsticky.cookie = \"c\"",
+            &["keys.k added", "pools.db changed: sticky, slow_start"],
+        ),
+        ("[metrics]", "[process]\ninstances = 2\n[metrics]", &["process changed: instances"]),
         // One key that every section takes over.
         (
             "[metrics]",

@@ -49,7 +49,8 @@ pub(super) enum Value {
     Text(String),
     Integer(Option<i64>),
     Boolean(bool),
-    /// A float or a date, which no key takes.
+    Fraction(f64),
+    /// A date, which no key takes.
     Other(&'static str),
     List(Vec<Node>),
     Table(Vec<Entry>),
@@ -63,6 +64,7 @@ impl Value {
             Self::Text(_) => "text",
             Self::Integer(_) => "a number",
             Self::Boolean(_) => "true or false",
+            Self::Fraction(_) => "a number with a fraction",
             Self::Other(kind) => kind,
             Self::List(_) => "a list",
             Self::Table(_) => "a table",
@@ -187,7 +189,7 @@ impl Context {
                 Value::Integer(i64::from_str_radix(&number.as_str().replace('_', ""), number.radix()).ok())
             }
             DeValue::Boolean(value) => Value::Boolean(*value),
-            DeValue::Float(_) => Value::Other("a number with a fraction"),
+            DeValue::Float(number) => Value::Fraction(number.as_str().replace('_', "").parse().unwrap_or(f64::NAN)),
             DeValue::Datetime(_) => Value::Other("a date"),
             DeValue::Array(list) => Value::List(list.iter().map(|value| self.node(file, value, path, env)).collect()),
             DeValue::Table(table) => Value::Table(self.entries(file, table, path, env)),
@@ -313,6 +315,23 @@ impl<'a> Item<'a> {
             self.fault("value", format!("`{}` goes from {} to {}", self.path, range.start(), range.end()));
         }
         number
+    }
+
+    /// A number such as 1.25, in hundredths.
+    pub(super) fn hundredths(&self, range: RangeInclusive<u32>) -> Option<u32> {
+        let number = match self.node.value {
+            Value::Integer(number) => number.map_or(f64::NAN, |number| number as f64),
+            Value::Fraction(number) => number,
+            _ => return self.expected("a number such as 1.25"),
+        } * 100.0;
+        let whole = number.round();
+        let fine =
+            (number - whole).abs() < 1e-6 && (f64::from(*range.start())..=f64::from(*range.end())).contains(&whole);
+        if !fine {
+            let (least, most) = (f64::from(*range.start()) / 100.0, f64::from(*range.end()) / 100.0);
+            self.fault("value", format!("`{}` goes from {least} to {most}, in steps of 0.01", self.path));
+        }
+        fine.then_some(whole as u32)
     }
 
     pub(super) fn duration_or_zero(&self) -> Option<Duration> {

@@ -246,7 +246,7 @@ fn merge(context: &Context, entries: &mut Vec<Entry>, more: Vec<Entry>) {
             entries.push(entry);
             continue;
         };
-        let named = ["listeners", "caches", "pools", "routes"].contains(&entry.key.as_str());
+        let named = ["keys", "listeners", "caches", "pools", "routes"].contains(&entry.key.as_str());
         let (Value::Table(there), true) = (&mut present.node.value, named) else {
             let first = context.origin(present.at);
             context.fault("duplicate", entry.at, &entry.key, format!("`{}` stands at {first} already", entry.key));

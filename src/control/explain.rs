@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use serde::{Deserialize, Serialize};
 
+use crate::base::clock;
 use crate::base::id::{ListenerIndex, PoolIndex, RouteIndex};
 use crate::base::random::Seed;
 use crate::base::record::Side;
@@ -16,7 +17,7 @@ use crate::route::host::canonical_host;
 use crate::route::path::canonical;
 use crate::route::table::{Rejection, RequestView};
 use crate::snapshot::Snapshot;
-use crate::upstream::balance::{PickRequest, client_key, pick};
+use crate::upstream::balance::{PickRequest, pick};
 use crate::upstream::endpoint::{Standing, Verdict};
 use crate::upstream::failback::BACKUPS;
 
@@ -75,6 +76,9 @@ pub struct PoolView {
     pub name: String,
     /// Used only while the one before has no usable endpoint.
     pub overflow: bool,
+    /// The endpoint that the request's cookie binds it to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bound_to: Option<String>,
     /// Its endpoints.
     pub endpoints: Vec<EndpointShare>,
     /// Why none is picked.
@@ -95,6 +99,9 @@ pub struct EndpointShare {
     pub verdict: Verdict,
     /// How it is picked now.
     pub standing: Standing,
+    /// Percent of its weight, while it comes up by `slow_start`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rising: Option<f64>,
     /// Percent of 1000 picks.
     pub share: f64,
 }
@@ -183,7 +190,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question, now: Instant) -> Result
         Decision::Forward(plan) => {
             answer.routed(snapshot, plan.index);
             answer.cache = cache_view(snapshot, &plan, &view, &authority);
-            answer.forward(snapshot, plan, client_ip, now);
+            answer.forward(snapshot, plan, &view, now);
         }
     }
     Ok(answer)
@@ -197,12 +204,12 @@ impl Explanation {
         }
     }
 
-    fn forward(&mut self, snapshot: &Snapshot, plan: Forward<'_>, client: IpAddr, now: Instant) {
+    fn forward(&mut self, snapshot: &Snapshot, plan: Forward<'_>, request: &RequestView<'_>, now: Instant) {
         self.outcome = format!("goes to pool {}", snapshot.pool(plan.pool).spec.name);
         self.side = plan.side;
         self.forwarded_path = plan.path;
         let course = snapshot.course(plan.pool, plan.overflow, || u64::MAX);
-        let views = course.iter().enumerate().map(|(at, leg)| pool_view(snapshot, leg.pool, at > 0, client, now));
+        let views = course.iter().enumerate().map(|(at, leg)| pool_view(snapshot, leg.pool, at > 0, request, now));
         self.pools.extend(views);
     }
 }
@@ -237,18 +244,25 @@ fn listener(snapshot: &Snapshot, scheme: Scheme, port: Option<u16>) -> Option<Li
     Some(ListenerIndex(at as u32))
 }
 
-fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAddr, now: Instant) -> PoolView {
+fn pool_view(
+    snapshot: &Snapshot,
+    index: PoolIndex,
+    overflow: bool,
+    request: &RequestView<'_>,
+    now: Instant,
+) -> PoolView {
     let pool = snapshot.pool(index);
-    let key = client_key(client);
+    let affinity = pool.affinity(request, clock::unix_millis() / 1000);
     let mut picks = vec![0_u64; pool.endpoints.len()];
     let mut no_pick = None;
     for turn in 0..PICKS {
         let seed = if pool.spec.balance == Balance::RoundRobin { Seed(turn) } else { Seed(Seed(1).number(turn)) };
         let request = PickRequest {
             balance: &pool.spec.balance,
+            sticky: affinity.endpoint,
             tried: &[],
             max_requests: pool.spec.max_requests.map(std::num::NonZeroU32::get),
-            key,
+            key: affinity.key,
             backups_first: pool.has_stages && pool.state.begin(|| seed.number(5)) == BACKUPS,
             now,
             seed,
@@ -267,6 +281,7 @@ fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAd
         backup: endpoint.spec.backup,
         verdict: endpoint.state.verdict(),
         standing: pool.standing(endpoint, now),
+        rising: endpoint.state.share(now).rising(),
         share: picks as f64 * 100.0 / PICKS as f64,
     });
     let unknown = pool.names.iter().filter(|name| name.is_empty).map(|name| EndpointShare {
@@ -275,9 +290,12 @@ fn pool_view(snapshot: &Snapshot, index: PoolIndex, overflow: bool, client: IpAd
         backup: name.spec.backup,
         verdict: Verdict::Down,
         standing: Standing::Out,
+        rising: None,
         share: 0.0,
     });
-    PoolView { name: pool.spec.name.to_string(), overflow, endpoints: endpoints.chain(unknown).collect(), no_pick }
+    let bound_to = affinity.endpoint.and_then(|index| pool.endpoint(index)).map(|endpoint| endpoint.name.to_string());
+    let endpoints = endpoints.chain(unknown).collect();
+    PoolView { name: pool.spec.name.to_string(), overflow, bound_to, endpoints, no_pick }
 }
 
 fn cache_view(snapshot: &Snapshot, plan: &Forward<'_>, view: &RequestView<'_>, authority: &str) -> Option<CacheView> {

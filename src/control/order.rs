@@ -31,7 +31,7 @@ pub enum What {
     Undrain,
     /// Another share of the traffic.
     SetWeight {
-        /// 1 to 65535; none: the config's.
+        /// 0 to 65535; none: the config's.
         weight: Option<u16>,
     },
 }
@@ -61,9 +61,6 @@ pub enum Refusal {
     /// There is no such endpoint: what there is.
     #[error("{0}")]
     NotThere(String),
-    /// The weight is none.
-    #[error("a weight is 1 to 65535")]
-    NoWeight,
 }
 
 /// Follows an order.
@@ -74,7 +71,7 @@ pub(super) fn follow(reloader: &mut Reloader, order: &Order) -> Result<Followed,
     let (name, address) = (&pool.spec.name, &endpoint.spec.address);
     let by_config = endpoint.spec.drain;
     let weight = match order.what {
-        What::SetWeight { weight: Some(weight) } => Some(Weight::new(weight).ok_or(Refusal::NoWeight)?),
+        What::SetWeight { weight: Some(weight) } => Some(Weight(weight)),
         _ => None,
     };
     plane.carried.registry.orders.change(name, address, |kept| match order.what {
@@ -82,9 +79,13 @@ pub(super) fn follow(reloader: &mut Reloader, order: &Order) -> Result<Followed,
         What::Undrain => kept.drain = by_config.then_some(false),
         What::SetWeight { .. } => kept.weight = weight,
     });
+    let drained = endpoint.drain.is_some();
     reloader.renew();
     let snapshot = plane.snapshot.load_full();
     let (pool, endpoint) = find(&snapshot, order)?;
+    if drained && endpoint.drain.is_none() {
+        endpoint.state.begin_slow_start(crate::base::clock::now());
+    }
     let followed = Followed {
         pool: pool.spec.name.to_string(),
         endpoint: endpoint.name.to_string(),
@@ -114,7 +115,8 @@ fn find<'s>(snapshot: &'s Snapshot, order: &Order) -> Result<(&'s Pool, &'s Endp
 fn warnings(pool: &Pool, by_config: bool, what: &What) -> Vec<String> {
     let mut warnings = Vec::new();
     let now = crate::base::clock::now();
-    if *what == What::Drain && pool.endpoints.iter().all(|endpoint| endpoint.standing(now) == Standing::Out) {
+    let gets = |endpoint: &Endpoint| endpoint.spec.weight.value() > 0 && endpoint.standing(now) <= Standing::Suspect;
+    if *what != What::Undrain && !pool.endpoints.iter().any(gets) {
         warnings.push(format!("pool `{}` has no endpoint left: its requests get 503", pool.spec.name));
     }
     if *what == What::Undrain && by_config {

@@ -107,6 +107,7 @@ impl World {
             let trial = pool.is_trial_due(self.now).then(|| pool.take_trial(&tried, self.now)).flatten();
             let request = PickRequest {
                 balance: &pool.spec.balance,
+                sticky: None,
                 tried: &tried,
                 max_requests: None,
                 key: 0,

@@ -126,6 +126,9 @@ pub struct EndpointStatus {
     pub configured_weight: Option<u32>,
     /// Since when and by whom it is drained, if it is.
     pub drain: Option<Drain>,
+    /// Percent of its weight, while it comes up by `slow_start`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rising: Option<f64>,
     /// Used only while no other is usable.
     pub backup: bool,
     /// The control plane's word.
@@ -229,6 +232,7 @@ fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
             configured_weight: (endpoint.configured_weight != endpoint.spec.weight)
                 .then_some(endpoint.configured_weight.value()),
             drain: endpoint.drain,
+            rising: endpoint.state.share(now).rising(),
             backup: endpoint.spec.backup,
             verdict: endpoint.state.verdict(),
             standing: pool.standing(endpoint, now),
@@ -267,6 +271,7 @@ fn unknown_endpoint(name: &PoolName) -> Option<EndpointStatus> {
         in_flight: 0,
         requests: 0,
         share: 0.0,
+        rising: None,
         evidence: Some(Evidence { at_unix_ms, healthy: false, source: "dns", detail, took_ms: 0 }),
         history: Vec::new(),
     })

@@ -44,6 +44,7 @@ impl Forward<'_> {
     ) -> Response<ResponseBody> {
         let plan = self.plan;
         (ledger.pool, ledger.side) = (Some(plan.pool), plan.side);
+        self.read_ties(parts, &mut ledger);
         let cached = match plan.cache {
             None => None,
             Some(rule) => match Cached::look_up(self, rule, parts, &mut ledger) {
@@ -181,6 +182,7 @@ impl Forward<'_> {
         let protocol = parts.headers.get(header::UPGRADE).cloned();
         headers::for_client(&mut parts.headers);
         headers::edit(&mut parts.headers, &self.plan.route.response_headers);
+        self.bind(parts.status, &mut parts.headers, &ledger);
         parts.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         if let Some(protocol) = protocol {
             parts.headers.insert(header::UPGRADE, protocol);
@@ -206,6 +208,7 @@ impl Forward<'_> {
                 Found::Fetch(passed) => (parts, body) = passed,
             }
         }
+        self.bind(parts.status, &mut parts.headers, &ledger);
         headers::edit(&mut parts.headers, &self.plan.route.response_headers);
         ledger.status = parts.status.as_u16();
         Response::from_parts(parts, ResponseBody::endpoint(body, ledger))

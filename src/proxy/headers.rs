@@ -197,6 +197,9 @@ fn asks_for_trailers(headers: &HeaderMap) -> bool {
 
 /// HTTP/2 may send a cookie in crumbs; HTTP/1.1 must get it in one field (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
+    if !headers.contains_key(COOKIE) {
+        return;
+    }
     let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
     if let Ok(value) = HeaderValue::from_bytes(&joined) {
         headers.insert(COOKIE, value);

@@ -11,6 +11,7 @@ use crate::base::id::{EndpointIndex, ListenerIndex, PoolIndex, RouteIndex};
 use crate::base::reason::Reason;
 use crate::base::record::{CacheResult, RequestRecord, Side};
 use crate::proxy::admit::Admitted;
+use crate::proxy::affinity::Ties;
 use crate::proxy::body::BodyMeter;
 use crate::proxy::client::{Client, ConnectionInfo, RequestGuard};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
@@ -24,12 +25,14 @@ pub(super) struct Ledger {
     pub started: Instant,
     pub client: Client,
     pub admitted: Admitted,
-    listener: ListenerIndex,
+    pub listener: ListenerIndex,
     pub route: Option<RouteIndex>,
     pub method: Method,
     version: Version,
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
+    /// What ties the request to endpoints, where its pools do that.
+    pub ties: Option<Box<Ties>>,
     /// 0 until an answer is chosen; then 499 where it never left.
     pub status: u16,
     /// Counts the request's body, where it has one.
@@ -71,6 +74,7 @@ impl Ledger {
             version: parts.version,
             referer: parts.headers.get(header::REFERER).cloned(),
             user_agent: parts.headers.get(header::USER_AGENT).cloned(),
+            ties: None,
             status: 0,
             body: None,
             bytes_out: 0,

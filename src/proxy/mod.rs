@@ -4,6 +4,7 @@
 //! take what they need and return a value; every branch stands in the conductor.
 
 mod admit;
+mod affinity;
 mod again;
 mod answer;
 mod attempt;

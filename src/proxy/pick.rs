@@ -95,12 +95,14 @@ impl Forward<'_> {
 
     fn pick_from(&self, leg: Leg, tried: &[EndpointIndex], ledger: &Ledger) -> Result<EndpointIndex, NoPick> {
         let pool = self.snapshot.pool(leg.pool);
+        let affinity = ledger.affinity(leg.pool);
         let seed = self.worker.seed(&pool.spec.balance);
         let request = PickRequest {
             balance: &pool.spec.balance,
+            sticky: affinity.endpoint,
             tried,
             max_requests: self.max_requests(leg),
-            key: balance::client_key(ledger.client.ip),
+            key: affinity.key,
             now: if tried.is_empty() { ledger.started } else { clock::now() },
             backups_first: pool.has_stages && pool.state.begin(|| seed.number(5)) == BACKUPS,
             seed,
@@ -133,6 +135,8 @@ impl Forward<'_> {
         let Some(endpoint) = pool.endpoint(index) else { return false };
         match pool.standing(endpoint, clock::recent()) {
             Standing::Usable | Standing::Unknown => pool.state.is_low(),
+            // Only who is bound to it comes there.
+            Standing::Draining => false,
             // A trial is wanted, however it stands.
             Standing::Ejected => !endpoint.state.passive.is_on_trial(),
             Standing::Suspect | Standing::Out => true,

@@ -83,7 +83,7 @@ fn holds<T: AsRef<[u8]>>(wanted: &ValueMatch, mut values: impl Iterator<Item = T
 }
 
 /// Names and values, as bytes: a value that is no UTF-8 equals no text.
-fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, [u8]>)> {
+pub(crate) fn parameters(query: Option<&str>) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, [u8]>)> {
     let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -7,6 +7,7 @@ pub mod table;
 pub mod template;
 
 pub use crate::base::{host, path};
+pub(crate) use condition::parameters;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -4,6 +4,7 @@
 //! A request keeps the snapshot that it began with.
 
 pub mod course;
+mod keys;
 pub mod plane;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ use crate::upstream::endpoint::Standing;
 use crate::upstream::failback::BACKUPS;
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::registry::Registry;
+use crate::upstream::sticky::Sticky;
 
 /// One whole, consistent view of the world, but for the live state that it points to.
 pub struct Snapshot {
@@ -58,6 +60,7 @@ pub struct Carried {
     caches: DashMap<Name, (model::CacheZone, Arc<Cache>)>,
     tickets: DashMap<Name, Arc<dyn ProducesTickets>>,
     open: DashMap<Name, Arc<AtomicUsize>>,
+    keys: keys::Keys,
 }
 
 /// Why a snapshot could not be built. The one before it goes on serving.
@@ -70,6 +73,14 @@ pub enum BuildError {
         listener: Name,
         /// What is wrong.
         source: TlsError,
+    },
+    /// A key's secrets.
+    #[error("keys.{key}.secrets: {fault}")]
+    Key {
+        /// The key.
+        key: Name,
+        /// What is wrong.
+        fault: String,
     },
     /// A pool's TLS settings.
     #[error("pools.{pool}.tls: {source}")]
@@ -90,7 +101,13 @@ impl Default for Carried {
 impl Carried {
     /// Nothing carried yet.
     pub fn new() -> Self {
-        Self { registry: Registry::default(), caches: DashMap::new(), tickets: DashMap::new(), open: DashMap::new() }
+        Self {
+            registry: Registry::default(),
+            caches: DashMap::new(),
+            tickets: DashMap::new(),
+            open: DashMap::new(),
+            keys: keys::Keys::default(),
+        }
     }
 
     /// The zone's store: the one it had, unless its bounds changed.
@@ -101,6 +118,7 @@ impl Carried {
 
     /// Keeps the stores of a snapshot that was published, and no others: one that is refused must cost nothing.
     pub fn keep(&self, published: &Snapshot) {
+        self.registry.runs();
         self.caches.clear();
         for (zone, cache) in published.config.caches.iter().zip(&published.caches) {
             self.caches.insert(zone.name.clone(), ((**zone).clone(), cache.clone()));
@@ -122,7 +140,7 @@ impl Snapshot {
     /// Builds the whole from a model. Reads certificates; opens no socket.
     ///
     /// # Errors
-    /// [`BuildError`] names the listener or pool whose TLS settings cannot be used.
+    /// [`BuildError`] names the listener or pool whose TLS settings cannot be used, or the key without its secrets.
     pub fn build(generation: u64, config: Arc<Config>, carried: &Carried) -> Result<Self, BuildError> {
         let listeners = config
             .listeners
@@ -138,13 +156,15 @@ impl Snapshot {
                 Ok(Listener { spec: spec.clone(), tls, open })
             })
             .collect::<Result<_, BuildError>>()?;
+        let keys = keys::read(&config.keys)?;
         let pools = config
             .pools
             .iter()
             .map(|spec| {
                 let tls = spec.tls.as_ref().map(tls::client::client_config).transpose();
                 let tls = tls.map_err(|source| BuildError::PoolTls { pool: spec.name.clone(), source })?;
-                Ok(Pool::new(spec.clone(), tls, &carried.registry))
+                let sealed = spec.sticky.as_ref().map(|sticky| carried.keys.of(sticky, &keys)).transpose()?;
+                Ok(Pool::new(spec.clone(), tls, &carried.registry).with_keys(sealed))
             })
             .collect::<Result<Vec<_>, BuildError>>()?;
         let pools = link(pools);
@@ -154,7 +174,10 @@ impl Snapshot {
 
     /// The same config once more, over what lives outside it as it is now. Reads no file.
     pub fn renewed(&self, carried: &Carried) -> Self {
-        let pool = |pool: &Pool| Pool::new(pool.spec.clone(), pool.tls.clone(), &carried.registry);
+        let pool = |pool: &Pool| {
+            let keys = pool.sticky.as_ref().map(Sticky::keys);
+            Pool::new(pool.spec.clone(), pool.tls.clone(), &carried.registry).with_keys(keys)
+        };
         Self {
             generation: self.generation,
             config: self.config.clone(),

@@ -11,6 +11,8 @@ use tokio::sync::Notify;
 
 use crate::base::clock;
 use crate::upstream::health::passive::Passive;
+use crate::upstream::latency::Latency;
+use crate::upstream::share::{Ramp, Share};
 
 /// The control plane's word on an endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
@@ -56,7 +58,9 @@ pub enum Standing {
     Suspect,
     /// Taken out by what traffic told of it; a last resort behind those.
     Ejected,
-    /// Down or draining: never picked.
+    /// Taken out by an operator: only for who is bound to it.
+    Draining,
+    /// Down: never used.
     Out,
 }
 
@@ -94,6 +98,13 @@ pub struct EndpointState {
     requests: AtomicU64,
     /// What traffic told of it.
     pub passive: Passive,
+    /// What `peak-ewma` goes by; written by workers, in pools that balance so.
+    pub latency: Latency,
+    /// Begun where it comes up; by the control plane.
+    ramp: Ramp,
+    slow_start_ms: AtomicU64,
+    /// It joined a process that ran already.
+    joined: bool,
     evidence: Mutex<VecDeque<Evidence>>,
     /// Asks the prober for a look before its next interval.
     probe_wanted: Notify,
@@ -102,6 +113,11 @@ pub struct EndpointState {
 impl EndpointState {
     /// A new endpoint: unknown where someone will probe it, up where nobody will.
     pub fn new(probed: bool) -> Self {
+        Self::joining(probed, false)
+    }
+
+    /// Likewise; one that `joined` a process that ran already comes up with a slow start, also the first time.
+    pub fn joining(probed: bool, joined: bool) -> Self {
         let verdict = if probed { Verdict::Unknown } else { Verdict::Up };
         Self {
             verdict: AtomicU8::new(verdict as u8),
@@ -111,6 +127,10 @@ impl EndpointState {
             doubts: AtomicU32::new(0),
             requests: AtomicU64::new(0),
             passive: Passive::default(),
+            latency: Latency::default(),
+            ramp: Ramp::default(),
+            slow_start_ms: AtomicU64::new(0),
+            joined,
             evidence: Mutex::new(VecDeque::new()),
             probe_wanted: Notify::new(),
         }
@@ -128,17 +148,44 @@ impl EndpointState {
 
     /// Sets the verdict. For the control plane alone. Up ends every doubt.
     pub fn set_verdict(&self, verdict: Verdict) {
-        let before = self.verdict.swap(verdict as u8, Ordering::Relaxed);
-        if before != verdict as u8 {
+        let before = Verdict::from_byte(self.verdict.swap(verdict as u8, Ordering::Relaxed));
+        if before != verdict {
             self.since_unix_ms.store(clock::unix_millis(), Ordering::Relaxed);
+            // At the process's start all of them come up, and nobody is there to take what they do not.
+            if verdict == Verdict::Up && (before != Verdict::Unknown || self.joined) {
+                self.begin_slow_start(clock::now());
+            }
         }
         // That it is back is news. That it is still up is none: traffic knew that when it was ejected.
-        if verdict == Verdict::Up && before == Verdict::Down as u8 {
+        if verdict == Verdict::Up && before == Verdict::Down {
             self.passive.hurry_trial(clock::now());
         }
         if verdict == Verdict::Up {
             self.trust();
         }
+    }
+
+    /// How long it takes to its whole share where it comes up; 0 is at once. For the control plane, when a pool is built.
+    pub fn set_slow_start(&self, time: Option<Duration>) {
+        self.slow_start_ms.store(time.unwrap_or_default().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// It comes up: from here on its share grows. Nothing where its pool has no `slow_start`.
+    pub fn begin_slow_start(&self, now: Instant) {
+        let time = self.slow_start_ms.load(Ordering::Relaxed);
+        if time > 0 {
+            self.ramp.begin(now, Duration::from_millis(time));
+        }
+    }
+
+    /// The ramp that its share is on: the one place that decides how much of its weight it gets.
+    pub fn ramp(&self) -> &Ramp {
+        &self.ramp
+    }
+
+    /// How much of its weight it gets at `now`.
+    pub fn share(&self, now: Instant) -> Share {
+        self.ramp.share(now)
     }
 
     /// Requests running on it now, over all workers.

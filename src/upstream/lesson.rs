@@ -4,9 +4,12 @@ use std::time::{Duration, Instant};
 
 use http::StatusCode;
 
+use crate::base::id::EndpointIndex;
 use crate::base::reason::{Blame, Reason};
-use crate::config::model::Ejection;
+use crate::config::model::{Balance, Ejection};
+use crate::upstream::balance::{self, Members};
 use crate::upstream::endpoint::EndpointState;
+use crate::upstream::latency::penalty;
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::Progress;
 
@@ -61,6 +64,13 @@ impl Lesson<'_> {
         }
     }
 
+    /// A reused connection that had gone stale says nothing of the endpoint.
+    fn is_its_fault(&self) -> bool {
+        let sent = matches!(self, Self::Failed { progress, .. } if *progress != Progress::NothingSent);
+        let blame = matches!(self, Self::Failed { reason, .. } if reason.blame() == Blame::Endpoint);
+        self.is_unreachable() || (sent && blame)
+    }
+
     /// The others of its idle connections have likely gone the same way.
     pub fn spoils_idle_connections(&self) -> bool {
         let broke =
@@ -91,6 +101,9 @@ impl Pool {
     /// `began` is when the attempt did.
     pub fn learn(&self, endpoint: &Endpoint, lesson: Lesson<'_>, began: Instant, now: impl Fn() -> Instant) {
         let state: &EndpointState = &endpoint.state;
+        if self.spec.balance == Balance::PeakEwma {
+            self.learn_latency(endpoint, &lesson, &now);
+        }
         match lesson {
             Lesson::Answered { .. } => state.trust(),
             Lesson::Failed { detail, .. } if lesson.is_unreachable() => state.suspect(now(), &detail.to_string()),
@@ -120,6 +133,7 @@ impl Pool {
                     passive.took(after);
                 }
                 if passive.is_marked() && passive.pass_trial(began, now()) {
+                    endpoint.state.begin_slow_start(now());
                     endpoint.state.note_traffic(true, format!("in again: answered the trial with {}", lesson.told()));
                     tracing::info!(pool = %self.spec.name, endpoint = %endpoint.name, "endpoint is in again: it answered the trial");
                 }
@@ -140,5 +154,25 @@ impl Pool {
                 self.eject(rule, endpoint, now, &why);
             }
         }
+    }
+
+    /// A server error counts as a failure: quick ones are not to attract what others would serve.
+    fn learn_latency(&self, endpoint: &Endpoint, lesson: &Lesson<'_>, now: impl Fn() -> Instant) {
+        let failed = match lesson {
+            Lesson::Answered { status, after } if !status.is_server_error() => {
+                return endpoint.state.latency.observe(after.as_secs_f64(), now());
+            }
+            Lesson::Answered { after, .. } => *after,
+            Lesson::Failed { reason: Reason::ResponseTimeout, .. } => self.spec.timeouts.response,
+            Lesson::Failed { reason: Reason::ConnectTimeout, .. } => self.spec.timeouts.connect,
+            Lesson::Failed { .. } if lesson.is_its_fault() => Duration::ZERO,
+            Lesson::Failed { .. } => return,
+        };
+        let now = now();
+        let others =
+            (0..self.count()).map(EndpointIndex).filter(|other| !std::ptr::eq(&self.endpoints[other.at()], endpoint));
+        let heaviest = self.wheel(endpoint.spec.backup).heaviest();
+        let slowest = others.map(|other| balance::cost(&self.view(other, now), heaviest)).fold(0.0, f64::max);
+        endpoint.state.latency.observe(penalty(failed, slowest), now);
     }
 }

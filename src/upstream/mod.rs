@@ -4,6 +4,8 @@
 //! pure. [`connection`] is owned per worker.
 //! An endpoint's `verdict` has one writer, the control plane; workers write in-flight and suspicion.
 
+pub mod affinity;
+mod average;
 pub mod balance;
 pub mod budget;
 pub mod connection;
@@ -11,6 +13,7 @@ pub mod ejection;
 pub mod endpoint;
 pub mod failback;
 pub mod health;
+pub mod latency;
 pub mod lesson;
 pub mod orders;
 pub mod pool;
@@ -18,3 +21,5 @@ pub mod pool_state;
 pub mod registry;
 pub mod resolve;
 pub mod retry;
+pub mod share;
+pub mod sticky;

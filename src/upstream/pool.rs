@@ -8,16 +8,19 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
+use crate::base::seal::KeyRing;
 use crate::base::source::Source;
 use crate::base::units::Weight;
-use crate::config::model;
-use crate::upstream::balance::{EndpointView, Members, Wheel};
+use crate::config::model::{self, Balance};
+use crate::upstream::average::Average;
+use crate::upstream::balance::{self, EndpointView, Maglev, Members, Tier, Wheel};
 use crate::upstream::budget::Budget;
 use crate::upstream::endpoint::{EndpointState, Standing};
 use crate::upstream::orders::Drain;
 use crate::upstream::pool_state::PoolState;
 use crate::upstream::registry::{NameState, Registry, SlotId};
 use crate::upstream::resolve::{self, LookupFault};
+use crate::upstream::sticky::Sticky;
 
 /// A named set of endpoints with one balancer and one policy.
 #[derive(Debug)]
@@ -37,9 +40,23 @@ pub struct Pool {
     /// Whether anything can take over: backups or other pools.
     pub has_stages: bool,
     budget: Arc<Budget>,
-    primaries: Wheel,
-    backups: Wheel,
+    /// Binds clients to endpoints, where the pool does that.
+    pub sticky: Option<Sticky>,
+    primaries: Table,
+    backups: Table,
 }
+
+/// What a pool picks from, made when the pool is.
+#[derive(Debug)]
+struct Table {
+    wheel: Wheel,
+    /// Where it balances by hash.
+    maglev: Option<Maglev>,
+    average: Average,
+}
+
+/// Endpoints whose requests are added up for each pick that asks.
+const FEW: usize = 64;
 
 /// A name that a pool has endpoints from.
 #[derive(Debug)]
@@ -81,7 +98,8 @@ pub struct Endpoint {
     pub state: Arc<EndpointState>,
     /// Where workers keep its idle connections.
     pub slot: SlotId,
-    hash: u64,
+    /// Of its address: the same in each process.
+    pub hash: u64,
 }
 
 impl Pool {
@@ -110,10 +128,21 @@ impl Pool {
                 }
             })
             .collect();
-        let wheel = |backup: bool| {
-            let of_kind = |endpoint: &Endpoint| endpoint.spec.backup == backup && endpoint.drain.is_none();
-            let all = endpoints.iter().enumerate().filter(|(_, endpoint)| of_kind(endpoint));
-            Wheel::new(all.map(|(at, endpoint)| (EndpointIndex(at as u32), endpoint.spec.weight)))
+        let drains = |index: EndpointIndex| endpoints[index.at()].drain.is_some();
+        let table = |backup: bool| {
+            let members = || {
+                let of_kind = endpoints.iter().enumerate().filter(|(_, endpoint)| endpoint.spec.backup == backup);
+                of_kind.map(|(at, endpoint)| (EndpointIndex(at as u32), endpoint.spec.weight, endpoint.hash))
+            };
+            let hashes = matches!(spec.balance, Balance::Hash(_));
+            Table {
+                // One that drains keeps its slots, so that nothing but its own keys moves.
+                wheel: Wheel::new(
+                    members().filter(|member| !drains(member.0)).map(|(index, weight, _)| (index, weight)),
+                ),
+                maglev: hashes.then(|| Maglev::new(members())),
+                average: Average::default(),
+            }
         };
         let has_stages = !spec.failover.is_empty() || spec.endpoints.iter().any(|endpoint| endpoint.backup);
         let state = registry.pool(&spec.name);
@@ -121,8 +150,9 @@ impl Pool {
         let budget = registry.budget(&spec.name);
         Self {
             budget,
-            primaries: wheel(false),
-            backups: wheel(true),
+            primaries: table(false),
+            backups: table(true),
+            sticky: None,
             endpoints,
             names,
             tls,
@@ -160,6 +190,14 @@ impl Pool {
         self.endpoints.iter().map(|endpoint| endpoint.state.requests()).sum()
     }
 
+    /// Likewise, with the keys that its cookies are sealed with, where it is sticky.
+    pub fn with_keys(mut self, keys: Option<Arc<KeyRing>>) -> Self {
+        let spec = self.spec.sticky.clone();
+        let endpoints = self.endpoints.iter().zip(0..).map(|(endpoint, at)| (endpoint.hash, EndpointIndex(at)));
+        self.sticky = spec.zip(keys).map(|(spec, keys)| Sticky::new(&self.spec.name, spec, keys, endpoints));
+        self
+    }
+
     /// The endpoint at `index`.
     pub fn endpoint(&self, index: EndpointIndex) -> Option<&Endpoint> {
         self.endpoints.get(index.at())
@@ -169,7 +207,11 @@ impl Pool {
 impl Endpoint {
     /// How a picker sees it at `now`.
     pub fn standing(&self, now: Instant) -> Standing {
-        if self.drain.is_some() { Standing::Out } else { self.state.standing(now) }
+        match self.state.standing(now) {
+            Standing::Usable | Standing::Unknown if self.drain.is_some() => Standing::Draining,
+            _ if self.drain.is_some() => Standing::Out,
+            standing => standing,
+        }
     }
 }
 
@@ -213,17 +255,33 @@ impl Members for Pool {
     }
 
     fn wheel(&self, backup: bool) -> &Wheel {
-        if backup { &self.backups } else { &self.primaries }
+        if backup { &self.backups.wheel } else { &self.primaries.wheel }
+    }
+
+    fn table(&self, backup: bool) -> Option<&Maglev> {
+        if backup { self.backups.maglev.as_ref() } else { self.primaries.maglev.as_ref() }
     }
 
     fn view(&self, index: EndpointIndex, now: Instant) -> EndpointView {
         let endpoint = &self.endpoints[index.at()];
+        let in_flight = endpoint.state.in_flight();
         EndpointView {
             weight: endpoint.spec.weight,
+            share: endpoint.state.share(now),
             backup: endpoint.spec.backup,
             standing: self.standing(endpoint, now),
-            in_flight: endpoint.state.in_flight(),
+            in_flight,
+            latency: match self.spec.balance {
+                Balance::PeakEwma => endpoint.state.latency.seconds(now, in_flight),
+                _ => None,
+            },
             hash: endpoint.hash,
         }
+    }
+
+    fn average(&self, tier: Tier, now: Instant) -> f64 {
+        let exact = || balance::average(self, tier, now);
+        let kept = if tier.1 == Some(true) { &self.backups.average } else { &self.primaries.average };
+        if self.endpoints.len() <= FEW { exact() } else { kept.get(now, exact) }
     }
 }

@@ -3,12 +3,13 @@
 //! Written by the control plane when it builds a snapshot; workers hold what they need through the snapshot.
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dashmap::DashMap;
 
 use crate::base::address::Address;
+use crate::base::clock;
 use crate::base::source::Source;
 use crate::config::model::{self, HealthProbe, Name, PoolTls};
 use crate::upstream::budget::Budget;
@@ -61,6 +62,8 @@ pub struct Registry {
     next_slot: AtomicU32,
     budgets: DashMap<Name, Arc<Budget>>,
     names: DashMap<Source, Arc<NameState>>,
+    /// A snapshot has been published: who comes now joins what runs.
+    running: AtomicBool,
 }
 
 impl Registry {
@@ -69,7 +72,22 @@ impl Registry {
         let probe = pool.health.as_ref().map(|health| (health.probe.clone(), pool.tls.clone()));
         let key = StateKey { pool: pool.name.clone(), address: address.clone(), probe };
         let probed = key.probe.is_some();
-        self.states.entry(key).or_insert_with(|| Arc::new(EndpointState::new(probed))).clone()
+        let mut joins = false;
+        let new = || {
+            joins = self.running.load(Ordering::Relaxed);
+            Arc::new(EndpointState::joining(probed, joins))
+        };
+        let state = self.states.entry(key).or_insert_with(new).clone();
+        state.set_slow_start(pool.slow_start);
+        if joins && !probed {
+            state.begin_slow_start(clock::now());
+        }
+        state
+    }
+
+    /// The first snapshot is published: endpoints that come from now on join a process that runs.
+    pub fn runs(&self) {
+        self.running.store(true, Ordering::Relaxed);
     }
 
     /// The state of a pool as a whole.

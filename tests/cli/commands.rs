@@ -161,5 +161,5 @@ fn an_endpoint_is_drained_weighed_and_taken_back_from_the_command_line() {
     assert_says(&headgate.command(&["drain", "app/10.0.0.1:1"]), 1, &["pool `app` has no endpoint", &place[4..]]);
     assert_says(&headgate.command(&["drain", "nap/x"]), 1, &["no pool `nap`"]);
     assert_says(&headgate.command(&["drain", "app"]), 2, &["POOL/ENDPOINT"]);
-    assert_says(&headgate.command(&["set-weight", &place, "0"]), 2, &["1 to 65535, or `config`"]);
+    assert_says(&headgate.command(&["set-weight", &place, "70000"]), 2, &["0 to 65535, or `config`"]);
 }

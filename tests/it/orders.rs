@@ -78,7 +78,7 @@ fn a_drained_endpoint_gets_nothing_new_finishes_what_runs_and_stays_drained_over
     proxy.reload(&config(&one, &two).replace("round-robin", "random")).unwrap();
     assert_eq!(spread(&proxy), (0, 12));
     let shown = proxy.status()["pools"][0]["endpoints"][0].clone();
-    assert_eq!((&shown["drain"]["by"], &shown["standing"]), (&json!("operator"), &json!("out")));
+    assert_eq!((&shown["drain"]["by"], &shown["standing"]), (&json!("operator"), &json!("draining")));
     open.send(()).unwrap();
     assert!(slow.join().unwrap().contains(&"one".to_owned()), "what ran was answered");
     followed(&order(&proxy, &one, json!({ "order": "undrain" })));
@@ -166,7 +166,6 @@ fn an_order_for_what_is_not_there_is_told_what_is() {
     for (order, status, words) in [
         (json!({ "pool": "nap", "endpoint": address, "order": "drain" }), 404, "no pool `nap`; there are: app"),
         (json!({ "pool": "app", "endpoint": "1.2.3.4:5", "order": "drain" }), 404, "it has: 127.0.0.1:"),
-        (json!({ "pool": "app", "endpoint": address, "order": "set-weight", "weight": 0 }), 400, "1 to 65535"),
         (json!({ "pool": "app", "endpoint": address, "order": "set-weight", "weight": 70000 }), 422, "70000"),
         (json!({ "pool": "app", "endpoint": address, "order": "burn" }), 422, "burn"),
         (json!({ "pool": "app" }), 422, "endpoint"),

@@ -1,11 +1,13 @@
 //! From the document to the model: one file per section, then what holds between sections.
 
 mod action;
+mod balance;
 mod cross;
 mod ejection;
 mod endpoints_file;
 mod failover;
 mod health;
+mod keys;
 mod listener;
 mod matches;
 mod pattern;
@@ -26,6 +28,7 @@ use crate::config::model::Config;
 pub(super) struct Names<'a> {
     listeners: Vec<&'a str>,
     pools: Vec<&'a str>,
+    keys: Vec<&'a str>,
     caches: Vec<&'a str>,
 }
 
@@ -47,7 +50,7 @@ fn resolve(item: &Item<'_>, what: &str, names: &[&str]) -> Option<u32> {
 /// Checks everything. `None` where there were faults, which are in the context then.
 pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
     let root = Table::root(context, entries);
-    root.reserve(&["replica_sets", "keys", "auth"]);
+    root.reserve(&["replica_sets", "auth"]);
     version(&root);
     if let Some(item) = root.get("include") {
         // What they name is the loader's.
@@ -69,16 +72,22 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
         defaults.finish();
     }
 
-    let [listeners, caches, pools, routes] = ["listeners", "caches", "pools", "routes"].map(|key| root.sub(key));
+    let [keys, listeners, caches, pools, routes] =
+        ["keys", "listeners", "caches", "pools", "routes"].map(|key| root.sub(key));
     root.finish();
-    let names =
-        Names { listeners: section_names(&listeners), pools: section_names(&pools), caches: section_names(&caches) };
+    let names = Names {
+        listeners: section_names(&listeners),
+        pools: section_names(&pools),
+        caches: section_names(&caches),
+        keys: section_names(&keys),
+    };
     if names.listeners.is_empty() {
         root.fault("missing", "there is no listener; add a `[listeners.NAME]` with an `address`");
     }
+    let keys = section(keys, keys::key);
     let caches = section(caches, process::cache);
     let listeners = section(listeners, |name, table| listener::listener(name, table, &listener_defaults));
-    let pools = section(pools, |name, table| pool::pool(name, table, &pool_defaults, &names));
+    let pools = section(pools, |name, table| pool::pool(name, table, &pool_defaults, &names, process.instances));
     let routes = section(routes, |name, table| route::route(name, table, &route_defaults, &names));
     let listeners = cross::https_ports(&root, listeners);
     cross::addresses(&root);
@@ -92,6 +101,7 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
         admin: admin.flatten(),
         access_log,
         dns,
+        keys: shared(keys),
         listeners: shared(listeners),
         caches: shared(caches),
         pools: shared(pools),

@@ -1,16 +1,16 @@
 //! `[pools.X]`.
 
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Names, ejection, failover, health, retry};
+use super::{Names, balance, ejection, failover, health, retry};
 use crate::base::address::Address;
 use crate::base::source::Source;
 use crate::base::units::Weight;
 use crate::config::check::endpoints_file::source;
 use crate::config::document::{Item, Table};
 use crate::config::model::{
-    Balance, Ejection, EndpointSpec, Failback, HashKey, HealthCheck, Pool, PoolTimeouts, PoolTls, RetryBudget,
+    Balance, Ejection, EndpointSpec, Failback, HealthCheck, Pool, PoolTimeouts, PoolTls, RetryBudget,
     ServerVerification,
 };
 
@@ -24,6 +24,7 @@ pub(super) struct Defaults {
     max_requests: Option<NonZeroU32>,
     max_idle: usize,
     retry_budget: RetryBudget,
+    slow_start: Option<Duration>,
 }
 
 pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
@@ -44,6 +45,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
         max_requests: None,
         max_idle: 1024,
         retry_budget: RetryBudget::DEFAULT,
+        slow_start: None,
     };
     if let Some(table) = table {
         defaults = policy(&table, &defaults);
@@ -55,7 +57,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
 /// What both a pool and the defaults can say.
 fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
     let mut policy = Defaults { balance: defaults.balance.clone(), health: defaults.health.clone(), ..*defaults };
-    table.set("balance", &mut policy.balance, balance);
+    table.set("balance", &mut policy.balance, balance::balance);
     table.set("health", &mut policy.health, |item| Some(health::health(&item.table()?)));
     if let Some(table) = table.sub("timeouts") {
         table.set("connect", &mut policy.timeouts.connect, Item::duration);
@@ -76,21 +78,29 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
     if let Some(table) = table.sub("retry_budget") {
         retry::budget(&table, &mut policy.retry_budget);
     }
+    table.set("slow_start", &mut policy.slow_start, |item| balance::slow_start(item).map(Some));
     policy
 }
 
-pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &Names<'_>) -> Option<Pool> {
-    table.reserve(&["sticky"]);
+pub(super) fn pool(
+    name: &str,
+    table: &Table<'_>,
+    defaults: &Defaults,
+    names: &Names<'_>,
+    instances: u32,
+) -> Option<Pool> {
     let source = source(table);
     let policy = policy(table, defaults);
     let tls = table.sub("tls").map(|table| tls(&table));
     let mut chain = Vec::new();
     table.set("failover", &mut chain, |item| failover::failover(item, name, names));
+    let sticky = table.get("sticky").and_then(|item| balance::sticky(&item, names, instances));
     table.finish();
     let (endpoints, endpoints_file) = source?;
     if let Some(check) = &policy.health {
         health::fits(table, check, &endpoints);
     }
+    balance::weights(table, &endpoints);
     if policy.health.is_none() && endpoints.iter().any(|endpoint| endpoint.backup) {
         let message = format!("pool `{name}` has a backup but no health check: fail-over waits for failed connections");
         let help =
@@ -114,6 +124,7 @@ pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &N
         max_requests,
         max_idle,
         retry_budget,
+        slow_start,
     } = policy;
     Some(Pool {
         name: name.into(),
@@ -130,22 +141,8 @@ pub(super) fn pool(name: &str, table: &Table<'_>, defaults: &Defaults, names: &N
         max_requests,
         max_idle,
         retry_budget,
-    })
-}
-
-fn balance(item: &Item<'_>) -> Option<Balance> {
-    if !item.is_text() {
-        let table = item.table()?;
-        let key = table.need("hash").and_then(|item| item.choice(&[("client-ip", ())]));
-        table.finish();
-        return key.map(|()| Balance::Hash(HashKey::ClientIp));
-    }
-    let algorithm = item.choice(&[("power-of-two", 0), ("round-robin", 1), ("least-requests", 2), ("random", 3)])?;
-    Some(match algorithm {
-        0 => Balance::PowerOfTwo,
-        1 => Balance::RoundRobin,
-        2 => Balance::LeastRequests,
-        _ => Balance::Random,
+        sticky,
+        slow_start,
     })
 }
 
@@ -174,10 +171,7 @@ fn endpoint(item: &Item<'_>) -> Option<EndpointSpec<Source>> {
     }
     let table = item.table()?;
     let address = table.need("address").and_then(|item| address(&item));
-    table.set("weight", &mut endpoint.weight, |item| {
-        let weight = u16::try_from(item.number(1..=65_535)?).ok()?;
-        NonZeroU16::new(weight).map(Weight)
-    });
+    table.set("weight", &mut endpoint.weight, |item| u16::try_from(item.number(0..=65_535)?).ok().map(Weight));
     table.set("backup", &mut endpoint.backup, Item::bool);
     table.set("drain", &mut endpoint.drain, Item::bool);
     table.finish();

@@ -14,6 +14,7 @@ use crate::config::model::{
 pub(super) fn process(table: Option<Table<'_>>) -> Process {
     let mut process = Process {
         workers: None,
+        instances: 1,
         max_connections: 20_000,
         share_ports: false,
         drain_delay: Duration::ZERO,
@@ -21,6 +22,7 @@ pub(super) fn process(table: Option<Table<'_>>) -> Process {
     };
     let Some(table) = table else { return process };
     table.set("workers", &mut process.workers, |item| Some(NonZeroUsize::new(item.number(1..=1024)? as usize)));
+    table.set("instances", &mut process.instances, |item| item.number(1..=10_000));
     table.set("max_connections", &mut process.max_connections, |item| Some(item.number(1..=10_000_000)? as usize));
     table.set("share_ports", &mut process.share_ports, |item| item.bool());
     if let Some(drain) = table.sub("drain") {

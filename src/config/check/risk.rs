@@ -41,6 +41,13 @@ fn unused(root: &Table<'_>, config: &Config) {
             item.warn(format!("no route uses the {what} `{name}`"), "name it in a route, or remove it");
         }
     }
+    let is_used = |name: &str| {
+        let mut keys = config.pools.iter().filter_map(|pool| pool.sticky.as_ref()?.key.as_ref());
+        keys.any(|key| **key == *name)
+    };
+    for (name, item) in items(root, "keys").iter().filter(|(name, _)| !is_used(name)) {
+        item.warn(format!("no pool uses the key `{name}`"), "name it in a pool's `sticky.key`, or remove it");
+    }
 }
 
 fn limits(root: &Table<'_>, config: &Config) {

@@ -113,7 +113,28 @@ const FAULTY: &[(&str, usize, usize, &str)] = &[
         21,
         "not be a backup",
     ),
-    ("pools.q.endpoints = [{ address = \"127.0.0.1:1\", weight = 0 }]", 5, 58, "goes from 1 to 65535"),
+    ("pools.q.endpoints = [{ address = \"127.0.0.1:1\", weight = 0 }]", 5, 21, "every endpoint has weight 0"),
+    ("pools.q.endpoints = [{ address = \"127.0.0.1:1\", weight = 65536 }]", 5, 58, "goes from 0 to 65535"),
+    ("pools.p.balance = { hash = \"url\" }", 5, 28, "not understood"),
+    ("pools.p.balance = { hash = {} }", 5, 28, "a hash has one key"),
+    ("pools.p.balance = { hash = { header = \"a\", query = \"b\" } }", 5, 28, "a hash has one key"),
+    ("pools.p.balance = { hash = { header = \"a b\" } }", 5, 39, "no header field name"),
+    ("pools.p.balance = { hash = { cookie = \"a;b\" } }", 5, 39, "no cookie name"),
+    ("pools.p.balance = { hash = \"uri\", bounded_load = 0.99 }", 5, 50, "goes from 1 to 100"),
+    ("pools.p.balance = { hash = \"uri\", bounded_load = 1.255 }", 5, 50, "in steps of 0.01"),
+    ("pools.p.balance = { hash = \"uri\", bounded_load = \"x\" }", 5, 50, "takes a number such as 1.25, not text"),
+    ("pools.p.balance = { bounded_load = 2 }", 5, 9, "`pools.p.balance.hash` is missing"),
+    ("pools.p.slow_start = \"25h\"", 5, 22, "24h at most"),
+    ("pools.p.slow_start = \"0s\"", 5, 22, "1ms or longer"),
+    ("pools.p.sticky = {}", 5, 9, "`pools.p.sticky.cookie` is missing"),
+    ("pools.p.sticky = { cookie = \"\" }", 5, 29, "no cookie name"),
+    ("pools.p.sticky = { cookie = \"a\", key = \"k\" }", 5, 40, "no key `k`"),
+    ("pools.p.sticky = { cookie = \"a\", ttl = \"500ms\" }", 5, 40, "1s or longer"),
+    ("process.instances = 2\npools.p.sticky = { cookie = \"a\" }", 6, 18, "`process.instances` is 2"),
+    ("keys.k.secrets = []", 5, 18, "1 to 8 secrets"),
+    ("keys.k.secrets = [{}]", 5, 19, "a `value` or a `file`"),
+    ("keys.k.secrets = [{ value = \"secret\" }]", 5, 29, "32 bytes in base64 or hexadecimal"),
+    ("[keys.k]", 5, 7, "`keys.k.secrets` is missing"),
     ("pools.p.balance = \"fast\"", 5, 19, "not understood"),
     ("pools.p.health.http.path = \"x\"", 5, 28, "no path"),
     ("pools.p.health = {}", 5, 9, "say which health check"),
@@ -466,4 +487,19 @@ proptest! {
         let rest = ISSUE.get(start + cut..).unwrap_or_default();
         let _ = read(&format!("{}{text}{rest}", &ISSUE[..start]));
     }
+}
+
+/// A number of instances needs a key that they share, and a key needs somebody who uses it.
+#[test]
+fn sticky_pools_of_many_instances_need_a_key() {
+    const KEY: &str = "[keys.k]\nsecrets = [{ value = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\" }]\n";
+    let (config, warnings) =
+        read(&format!("{HEAD}process.instances = 3\npools.p.sticky = {{ cookie = \"a\", key = \"k\" }}\n{KEY}"))
+            .unwrap();
+    assert_eq!(warnings, []);
+    assert_eq!(config.pools[0].sticky.as_ref().unwrap().key.as_deref(), Some("k"));
+    assert_eq!(format!("{:?}", config.keys[0].secrets), "[Value(KeyBytes(..))]", "a secret is never shown");
+    let (config, warnings) = read(&format!("{HEAD}pools.p.sticky.cookie = \"a\"\n{KEY}")).unwrap();
+    assert!(config.pools[0].sticky.is_some());
+    assert_eq!(warnings.iter().map(|found| &*found.message).collect::<Vec<_>>(), ["no pool uses the key `k`"]);
 }

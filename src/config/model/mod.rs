@@ -3,9 +3,11 @@
 //!
 //! Nothing here can be wrong on its own, so nothing that reads it has an error to handle.
 
+mod balance;
 mod ejection;
 mod failover;
 mod health;
+mod keys;
 mod listener;
 mod pool;
 mod process;
@@ -14,13 +16,15 @@ mod route;
 
 use std::sync::Arc;
 
+pub use balance::{Balance, BoundedLoad, HashKey, Hashing, StickyCookie};
 pub use ejection::Ejection;
 pub use failover::Failback;
 pub use health::{GrpcProbe, HealthCheck, HealthProbe, HttpProbe, ProbeKind, StatusSet, TcpProbe};
+pub use keys::{Key, KeyBytes, KeySource};
 pub use listener::{
     CertificateFiles, HttpsRedirect, Listener, ListenerLimits, ListenerTimeouts, ListenerTls, TlsVersion,
 };
-pub use pool::{Balance, EndpointSpec, HashKey, Pool, PoolTimeouts, PoolTls, ServerVerification};
+pub use pool::{EndpointSpec, Pool, PoolTimeouts, PoolTls, ServerVerification};
 pub use process::{AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, Dns, MetricsServer, Process};
 pub use retry::{Retry, RetryBudget, RetryOn};
 pub use route::{
@@ -45,6 +49,8 @@ pub struct Config {
     pub access_log: AccessLog,
     /// `[dns]`.
     pub dns: Dns,
+    /// `[keys.*]`.
+    pub keys: Vec<Arc<Key>>,
     /// `[listeners.*]`.
     pub listeners: Vec<Arc<Listener>>,
     /// `[caches.*]`.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::source::Source;
 use crate::base::units::Weight;
-use crate::config::model::{Ejection, Failback, HealthCheck, Name, RetryBudget};
+use crate::config::model::{Balance, Ejection, Failback, HealthCheck, Name, RetryBudget, StickyCookie};
 
 /// A named set of endpoints with one balancer and one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,10 @@ pub struct Pool {
     pub max_idle: usize,
     /// How many requests may be sent again.
     pub retry_budget: RetryBudget,
+    /// Binds a client to the endpoint that served it first.
+    pub sticky: Option<StickyCookie>,
+    /// From coming up to the whole share; at once where it is none.
+    pub slow_start: Option<Duration>,
 }
 
 /// One endpoint of a pool: as written with its [`Source`], and with the address that it came to.
@@ -61,28 +65,6 @@ impl<A> EndpointSpec<A> {
         let Self { address: _, weight, backup, drain } = self;
         EndpointSpec { address, weight: *weight, backup: *backup, drain: *drain }
     }
-}
-
-/// How an endpoint is picked among the usable ones.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Balance {
-    /// Two by weight at random, the less loaded wins. The default.
-    PowerOfTwo,
-    /// In turn, smoothly by weight.
-    RoundRobin,
-    /// The one with the fewest requests in flight per weight.
-    LeastRequests,
-    /// By weight at random.
-    Random,
-    /// The same endpoint for the same key, as long as it is usable.
-    Hash(HashKey),
-}
-
-/// What `balance = { hash = … }` hashes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum HashKey {
-    /// The client's address, after `trusted_proxies`.
-    ClientIp,
 }
 
 /// `timeouts.*` of a pool.

@@ -14,6 +14,8 @@ use crate::config::model::Name;
 pub struct Process {
     /// Worker threads; the number of usable cores unless said.
     pub workers: Option<NonZeroUsize>,
+    /// headgates with this config that serve the same clients, this one included.
+    pub instances: u32,
     /// Client connections over all listeners.
     pub max_connections: usize,
     /// Another process of the same user may listen on the same ports already: this one takes over while that one drains.

@@ -34,7 +34,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key(
                 "include",
                 Example(r#"["conf.d/*.toml"]"#),
-                "more listeners, caches, pools, routes; lexical order, no dotfiles",
+                "more keys, listeners, caches, pools, routes; lexical order, no dotfiles",
             ),
         ],
     ),
@@ -43,6 +43,7 @@ pub(super) const SECTIONS: &[Section] = &[
         "",
         &[
             fixed("workers", Example("4"), "threads; unless given: one per usable core"),
+            key("instances", Default("1"), "headgates that serve the same clients, this one included"),
             key("max_connections", Default("20000"), "client connections over all listeners"),
             key(
                 "share_ports",
@@ -86,7 +87,7 @@ pub(super) const SECTIONS: &[Section] = &[
     defaults("defaults.listener", "for all listeners: timeouts, limits", "listeners", &["timeouts", "limits"]),
     defaults(
         "defaults.pool",
-        "for all pools: what a pool takes but endpoints, tls, failover",
+        "for all pools: what a pool takes but endpoints, tls, failover, sticky",
         "pools",
         &[
             "balance",
@@ -98,6 +99,7 @@ pub(super) const SECTIONS: &[Section] = &[
             "max_requests",
             "max_idle",
             "retry_budget",
+            "slow_start",
         ],
     ),
     defaults(
@@ -105,6 +107,19 @@ pub(super) const SECTIONS: &[Section] = &[
         "for all routes: limits, timeouts, retry, upgrades",
         "routes",
         &["limits", "timeouts", "retry", "upgrades"],
+    ),
+    section(
+        "keys.<main>",
+        "what cookies are sealed with",
+        &[
+            key("secrets", List, "32 bytes each, base64 or hex; the first seals, all open: put a new one in front"),
+            key("secrets[].file", Entry(r#"{ file = "certs/main.key" }"#), "file: it holds the secret as text"),
+            key(
+                "secrets[].value",
+                Entry(r#"{ value = "${MAIN_KEY:-AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8}" }"#),
+                "value: out of the environment; give it no default, as is done here to make this load",
+            ),
+        ],
     ),
     section(
         "listeners.<http>",
@@ -169,7 +184,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key(
                 "endpoints[].weight",
                 Entry(r#"{ address = "app.internal:8080", weight = 2 }"#),
-                "its share of the traffic, 1 to 65535, and that of each address of a name; unless given: 1",
+                "its share, 0 to 65535, and that of each address of a name; unless given: 1; 0: only what a cookie binds",
             ),
             key(
                 "endpoints[].backup",
@@ -181,7 +196,18 @@ pub(super) const SECTIONS: &[Section] = &[
                 Entry(r#"{ address = "127.0.0.1:7003", drain = true }"#),
                 "no new requests; unless given: false, until `headgate drain`",
             ),
-            key("balance", Default(r#""power-of-two""#), "power-of-two | round-robin | least-requests | random"),
+            key(
+                "balance",
+                Default(r#""power-of-two""#),
+                "power-of-two | round-robin | least-requests | peak-ewma | random | a hash:",
+            ),
+            key("balance.hash.header", Example(r#""x-user""#), "the same endpoint for the same field; or"),
+            key("balance.hash.cookie", Example(r#""session""#), "for the same cookie; or"),
+            key("balance.hash.query", Example(r#""user""#), "for the same parameter; without it: by the client's IP"),
+            key("slow_start", Example(r#""30s""#), "who comes up gets 10 % of its share, then ever more; to 24h"),
+            key("sticky.cookie", Given(r#""hg-app""#), "binds clients to endpoints by a sealed cookie of that name"),
+            key("sticky.key", Given(r#""main""#), "unless given: one of the process's own, gone when it ends"),
+            key("sticky.ttl", Example(r#""12h""#), "renewed after half of it; unless given: the browser's session"),
             key("health.http.path", Given(r#""/readyz""#), "ask for it over HTTP/1.1; without health: no check"),
             key("health.http.method", Default(r#""GET""#), "GET | HEAD | OPTIONS | POST (with an empty body)"),
             key(
@@ -253,7 +279,12 @@ pub(super) const SECTIONS: &[Section] = &[
             ),
             key("failback.after_stable", Example(r#""10m""#), "when what was better has been usable for so long"),
             key("failback.ramp", Example(r#""5m""#), "in shares that grow evenly over so long"),
-            key("balance.hash", Example(r#""client-ip""#), "the same endpoint for the same client"),
+            key("balance.hash", Given(r#""client-ip""#), "client-ip | uri: host, path and query | as in [pools.app]"),
+            key(
+                "balance.bounded_load",
+                Default("1.25"),
+                "nobody gets above so many times the average by its hash, 1 to 100",
+            ),
             key("health.tcp.send", Example(r#""PING\r\n""#), "say this; unless given: nothing"),
             key(
                 "health.tcp.expect",

@@ -82,12 +82,13 @@ fn every_key_is_told_once() {
 
 #[test]
 fn the_keys_below_a_place_are_those_that_it_takes() {
-    assert_eq!(below("process"), ["workers", "max_connections", "share_ports", "drain"]);
+    assert_eq!(below("process"), ["workers", "instances", "max_connections", "share_ports", "drain"]);
     assert_eq!(below("defaults"), ["listener", "pool", "route"]);
     assert_eq!(below("defaults.listener"), ["timeouts", "limits"]);
     assert_eq!(below("defaults.listener.limits"), below("listeners.*.limits"));
     assert_eq!(below("pools.*.endpoints[]"), ["address", "weight", "backup", "drain"]);
-    assert_eq!(below("pools.*.balance"), ["hash"]);
+    assert_eq!(below("pools.*.balance"), ["hash", "bounded_load"]);
+    assert_eq!(below("pools.*.balance.hash"), ["header", "cookie", "query"]);
     assert_eq!(
         below("routes.*.retry"),
         ["attempts", "on", "status", "per_try_timeout", "body", "non_idempotent", "idempotency_key"]

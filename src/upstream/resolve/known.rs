@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::num::NonZeroU16;
 use std::sync::Arc;
 
 use crate::base::address::Address;
@@ -124,7 +123,7 @@ impl Known {
                 let first = self.services.iter().map(|service| service.priority).min();
                 let targets = self.services.iter().flat_map(|service| {
                     // A weight of 0 is the smallest share.
-                    let weight = Weight(NonZeroU16::new(service.weight).unwrap_or(NonZeroU16::MIN));
+                    let weight = Weight(service.weight.max(1));
                     self.at(&service.target, service.port, Some(weight), Some(service.priority) != first)
                 });
                 targets.collect()

@@ -1,5 +1,4 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +27,7 @@ fn source(text: &str) -> Source {
 }
 
 fn entry(text: &str, weight: u16) -> EndpointSpec<Source> {
-    EndpointSpec {
-        address: source(text),
-        weight: Weight(NonZeroU16::new(weight).unwrap()),
-        backup: false,
-        drain: false,
-    }
+    EndpointSpec { address: source(text), weight: Weight(weight), backup: false, drain: false }
 }
 
 /// (address, weight, backup) of what an entry comes to.
