@@ -74,6 +74,7 @@ targets! {
     cache_control: MUTATIONS, 1;
     cache_key: MUTATIONS, 1;
     config: MUTATIONS, 1;
+    cookie: MUTATIONS, 1;
     forwarded: MUTATIONS, 1;
     // These two wait for sockets most of the time.
     h1_path: 1000, 8;

@@ -6,6 +6,7 @@
 pub mod cache_control;
 pub mod cache_key;
 pub mod config;
+pub mod cookie;
 pub mod forwarded;
 pub mod h1_path;
 pub mod h1_split;

@@ -71,7 +71,8 @@ impl Ledger {
 }
 
 /// Takes the cookies of that name out; a field with nothing else goes.
-fn strip_cookie(headers: &mut HeaderMap, name: &str) {
+#[doc(hidden)]
+pub fn strip_cookie(headers: &mut HeaderMap, name: &str) {
     let pairs = |value: &HeaderValue| {
         value.as_bytes().split(|&byte| byte == b';').any(|pair| cookie_value(pair, name).is_some())
     };

@@ -33,6 +33,8 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 
 pub use admit::Authority;
+#[doc(hidden)]
+pub use affinity::strip_cookie;
 pub use answer::early_status;
 pub use body::ResponseBody;
 pub use client::{ConnectionInfo, RequestGuard, TlsInfo, behind};

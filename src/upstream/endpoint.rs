@@ -346,4 +346,27 @@ mod tests {
         state.set_verdict(Verdict::Up);
         assert_eq!(state.standing(now), Standing::Usable);
     }
+
+    #[test]
+    fn an_endpoint_rises_where_it_comes_up_but_not_with_the_process() {
+        let slow = Some(Duration::from_secs(10));
+        let rises = |state: &EndpointState| !state.share(clock::now()).is_whole();
+        let first = EndpointState::new(true);
+        first.set_slow_start(slow);
+        first.set_verdict(Verdict::Up);
+        assert!(!rises(&first), "it comes up with all others");
+        first.set_verdict(Verdict::Down);
+        first.set_verdict(Verdict::Up);
+        assert!(rises(&first));
+        let joined = EndpointState::joining(true, true);
+        joined.set_slow_start(slow);
+        joined.set_verdict(Verdict::Up);
+        assert!(rises(&joined));
+        first.set_slow_start(None);
+        first.ramp().end();
+        for verdict in [Verdict::Down, Verdict::Up] {
+            first.set_verdict(verdict);
+            assert!(!rises(&first), "its pool has no slow start");
+        }
+    }
 }

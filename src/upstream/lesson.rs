@@ -176,3 +176,52 @@ impl Pool {
         endpoint.state.latency.observe(penalty(failed, slowest), now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::clock;
+    use crate::config::load::parse_text;
+    use crate::upstream::registry::Registry;
+
+    fn pool(balance: &str) -> Pool {
+        let text = format!(
+            "config_version = 1\nlisteners.a.address = \"127.0.0.1:0\"\n[pools.p]\nbalance = \"{balance}\"\n\
+             endpoints = [\"127.0.0.1:1\", \"127.0.0.1:2\"]\n[routes.r]\npool = \"p\"\n"
+        );
+        let (config, _) = parse_text("t", &text, &|_| None).unwrap();
+        Pool::new(config.pools[0].clone(), None, &Registry::default())
+    }
+
+    fn answered(status: u16, millis: u64) -> Lesson<'static> {
+        Lesson::Answered { status: StatusCode::from_u16(status).unwrap(), after: Duration::from_millis(millis) }
+    }
+
+    fn failed(reason: Reason, progress: Progress) -> Lesson<'static> {
+        Lesson::Failed { reason, progress, detail: &"told" }
+    }
+
+    #[test]
+    fn latency_is_learned_where_it_is_asked_for_and_failures_are_slow() {
+        use Reason::{BadResponse, ClientGone, ConnectRefused, EndpointClosed, ResponseTimeout};
+        let now = clock::now();
+        let after = |balance: &str, lesson: Lesson<'_>| {
+            let pool = pool(balance);
+            pool.learn(&pool.endpoints[1], answered(200, 400), || now);
+            pool.learn(&pool.endpoints[0], lesson, || now);
+            pool.endpoints[0].state.latency.seconds(now, 0)
+        };
+        let peak = |lesson: Lesson<'_>| after("peak-ewma", lesson).map(|seconds| (seconds * 1000.0).round());
+        assert_eq!(after("power-of-two", answered(200, 30)), None);
+        assert_eq!(peak(answered(200, 30)), Some(30.0));
+        assert_eq!(peak(answered(404, 30)), Some(30.0));
+        assert_eq!(peak(answered(503, 1)), Some(400.0), "as slow as the other");
+        assert_eq!(peak(answered(500, 900)), Some(900.0));
+        assert_eq!(peak(failed(ConnectRefused, Progress::NothingSent)), Some(400.0));
+        assert_eq!(peak(failed(BadResponse, Progress::Answered)), Some(400.0));
+        assert_eq!(peak(failed(EndpointClosed, Progress::Sent)), Some(400.0));
+        assert_eq!(peak(failed(ResponseTimeout, Progress::Sent)), Some(30_000.0));
+        assert_eq!(peak(failed(EndpointClosed, Progress::NothingSent)), None, "a stale connection");
+        assert_eq!(peak(failed(ClientGone, Progress::Sent)), None);
+    }
+}

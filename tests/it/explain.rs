@@ -11,8 +11,20 @@ use crate::kit::{Client, Origin, Proxy, ok};
 const ORIGINS: usize = 6;
 const POOLS: usize = 4;
 const HOSTS: [&str; 5] = ["a.test", "x.a.test", "b.test", "*.a.test", "*.test"];
-const BALANCES: [&str; 5] =
-    ["\"power-of-two\"", "\"round-robin\"", "\"least-requests\"", "\"random\"", "{ hash = \"client-ip\" }"];
+const BALANCES: [&str; 10] = [
+    "\"power-of-two\"",
+    "\"round-robin\"",
+    "\"least-requests\"",
+    "\"random\"",
+    "{ hash = \"client-ip\" }",
+    // Where requests overlap by chance, no bound is to send one elsewhere.
+    "{ hash = \"uri\", bounded_load = 100 }",
+    "{ hash = { header = \"x-a\" }, bounded_load = 100 }",
+    "{ hash = { cookie = \"c\" }, bounded_load = 100 }",
+    "{ hash = { query = \"q\" }, bounded_load = 100 }",
+    // The last: its shares are those of the moment.
+    "\"peak-ewma\"",
+];
 
 fn seed() -> u64 {
     std::env::var("HEADGATE_SEED").map_or(1, |seed| seed.parse().expect("a number"))
@@ -37,7 +49,8 @@ fn pool(rng: &mut Rng, name: usize, origins: &[Origin]) -> String {
         endpoints.push(format!("{{ address = \"{address}\", weight = {weight}, backup = {backup} }}"));
     }
     let balance = one(rng, &BALANCES);
-    format!("[pools.p{name}]\nbalance = {balance}\nendpoints = [{}]\n", endpoints.join(", "))
+    let sticky = if rng.u8(..4) == 0 { "sticky.cookie = \"hg\"\n" } else { "" };
+    format!("[pools.p{name}]\nbalance = {balance}\nendpoints = [{}]\n{sticky}", endpoints.join(", "))
 }
 
 fn route(rng: &mut Rng, name: usize) -> String {
@@ -131,6 +144,8 @@ impl Request {
         let header = one(rng, &["", "1", "2", "3"]);
         let mut headers: Vec<(String, String)> = Vec::new();
         headers.extend((!header.is_empty()).then(|| ("x-a".to_owned(), header.to_owned())));
+        let cookie = one(rng, &["", "c=1", "a=1; c=2", "c=", "hg=junk; c=3"]);
+        headers.extend((!cookie.is_empty()).then(|| ("cookie".to_owned(), cookie.to_owned())));
         headers.extend((rng.u8(..5) == 0).then(|| ("authorization".to_owned(), "Basic x".to_owned())));
         let methods =
             ["GET", "GET", "GET", "GET", "HEAD", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PROPFIND", "TRACE"];
@@ -169,7 +184,7 @@ fn explain_and_traffic_agree_on_random_configs() {
     let origins: Vec<Origin> = (0..ORIGINS).map(|_| Origin::scripted(|_, _| ok(""))).collect();
     let names: HashMap<String, usize> =
         origins.iter().enumerate().map(|(at, origin)| (origin.address.to_string(), at)).collect();
-    let (mut forwarded, mut routes) = (0, HashMap::new());
+    let (mut forwarded, mut hashed, mut routes) = (0, 0, HashMap::new());
     for seed in seed()..seed() + 20 {
         let mut rng = Rng::with_seed(seed);
         let config = config(&mut rng, &origins);
@@ -223,13 +238,18 @@ fn explain_and_traffic_agree_on_random_configs() {
                 let endpoints = explanation["pools"][0]["endpoints"].as_array().unwrap();
                 let picked = endpoints.iter().find(|one| one["address"] == endpoint).expect("an endpoint of the pool");
                 assert_eq!(picked["backup"], false, "seed {seed}: {endpoint}, {explanation:#}");
+                let name = explanation["pools"][0]["name"].as_str().unwrap();
+                if config.contains(&format!("[pools.{name}]\nbalance = {{ hash")) {
+                    assert_eq!(picked["share"], 100.0, "seed {seed}: {endpoint}, {explanation:#}\n{config}");
+                    hashed += 1;
+                }
                 forwarded += 1;
             }
             *routes.entry(line["route"].to_string()).or_insert(0) += 1;
         }
     }
     // Otherwise it would agree on nothing but refusals.
-    assert!(forwarded > 200 && routes.len() > 10, "{forwarded} forwarded, {routes:?}");
+    assert!(forwarded > 200 && hashed > 50 && routes.len() > 10, "{forwarded} forwarded, {hashed} hashed, {routes:?}");
 }
 
 /// The shares that are told are those that 2,000 requests get.
@@ -238,7 +258,7 @@ fn the_shares_that_explain_tells_are_those_of_traffic() {
     const REQUESTS: usize = 2000;
     let origins: Vec<Origin> = (0..4).map(|_| Origin::scripted(|_, _| ok(""))).collect();
     let [a, b, c, d] = [0, 1, 2, 3].map(|at| origins[at].address);
-    for balance in BALANCES {
+    for balance in &BALANCES[..BALANCES.len() - 1] {
         let proxy = Proxy::start(&format!(
             "[access_log]\nformat = \"off\"\n[listeners.http]\naddress = \"127.0.0.1:0\"\n[admin]\naddress = \"127.0.0.1:0\"\n\
              [pools.p]\nbalance = {balance}\nendpoints = [\"{a}\", {{ address = \"{b}\", weight = 2 }}, \

@@ -4,6 +4,7 @@
 
 mod admin;
 mod admission;
+mod balance;
 mod checks;
 mod conditions;
 mod drain;
@@ -27,6 +28,7 @@ mod pools;
 mod reload;
 mod retries;
 mod stale;
+mod sticky;
 mod storm;
 mod streams;
 mod timeouts;

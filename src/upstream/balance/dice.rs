@@ -23,15 +23,17 @@ pub(super) fn by_dice<M: Members>(pool: &M, request: &PickRequest<'_>, tier: Tie
         further.find_map(|(at, again)| {
             let index = wheel.slot(at % slots.max(1)).filter(|index| Some(*index) != other)?;
             let view = pool.view(index, request.now);
+            // The second of two is asked for its share once, below: to throw until one is admitted would be to prefer it.
             let taken = is_free(&view, index, request, tier)
-                && view.share.admits(|| seed.number(SHARES + stream * THROWS + again));
+                && (other.is_some() || view.share.admits(|| seed.number(SHARES + stream * THROWS + again)));
             taken.then_some((index, view))
         })
     };
     let better_of_two = |load: &dyn Fn(&EndpointView) -> f64| {
         let one = throw(0, seed.below(0, slots), None)?;
         // Another one: twice the same would let through what is to be avoided.
-        let two = throw(1, seed.below(1, slots), Some(one.0)).filter(|two| load(&two.1) < load(&one.1));
+        let two = throw(1, seed.below(1, slots), Some(one.0))
+            .filter(|two| two.1.share.admits(|| seed.number(SHARES + THROWS)) && load(&two.1) < load(&one.1));
         Some(two.unwrap_or(one).0)
     };
     match request.balance {
