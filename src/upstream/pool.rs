@@ -42,6 +42,8 @@ pub struct Pool {
     budget: Arc<Budget>,
     /// Binds clients to endpoints, where the pool does that.
     pub sticky: Option<Sticky>,
+    /// It balances by latency: nobody else pays for looking at it.
+    by_latency: bool,
     primaries: Table,
     backups: Table,
 }
@@ -153,6 +155,7 @@ impl Pool {
             primaries: table(false),
             backups: table(true),
             sticky: None,
+            by_latency: spec.balance == Balance::PeakEwma,
             endpoints,
             names,
             tls,
@@ -271,10 +274,7 @@ impl Members for Pool {
             backup: endpoint.spec.backup,
             standing: self.standing(endpoint, now),
             in_flight,
-            latency: match self.spec.balance {
-                Balance::PeakEwma => endpoint.state.latency.seconds(now, in_flight),
-                _ => None,
-            },
+            latency: if self.by_latency { endpoint.state.latency.seconds(now, in_flight) } else { None },
             hash: endpoint.hash,
         }
     }

@@ -79,11 +79,14 @@ impl Ramp {
     }
 
     /// The share at `now`: one load where there is no ramp.
+    #[inline]
     pub fn share(&self, now: Instant) -> Share {
         let word = self.0.load(Ordering::Relaxed);
-        if word == 0 {
-            return Share::WHOLE;
-        }
+        if word == 0 { Share::WHOLE } else { self.rising(word, now) }
+    }
+
+    #[cold]
+    fn rising(&self, word: u64, now: Instant) -> Share {
         let (began, length) = (word >> LENGTH_BITS, (word & ((1 << LENGTH_BITS) - 1)) * STEP_MS);
         let elapsed = clock::millis(now).saturating_sub(began);
         if elapsed >= length {

@@ -1,7 +1,7 @@
 //! The quick way to an endpoint: a few throws on the wheel, right nearly always when most endpoints are usable.
 
 use super::load::{cost, load};
-use super::{EndpointView, Members, PickRequest, Tier, is_free};
+use super::{EndpointView, Members, PickRequest, Tier, Wheel, is_free};
 use crate::base::id::EndpointIndex;
 use crate::config::model::Balance;
 
@@ -16,31 +16,50 @@ const SHARES: u64 = 64;
 pub(super) fn by_dice<M: Members>(pool: &M, request: &PickRequest<'_>, tier: Tier) -> Option<EndpointIndex> {
     let wheel = pool.wheel(tier.1?);
     let (seed, slots) = (request.seed, wheel.len());
-    let throw = |stream: u64, first: u64, other: Option<EndpointIndex>| {
-        let mut further = std::iter::once(first)
-            .chain((1..THROWS).map(|again| seed.below(FURTHER_THROWS + stream * THROWS + again, slots)))
-            .zip(0..);
-        further.find_map(|(at, again)| {
-            let index = wheel.slot(at % slots.max(1)).filter(|index| Some(*index) != other)?;
-            let view = pool.view(index, request.now);
-            // The second of two is asked for its share once, below: to throw until one is admitted would be to prefer it.
-            let taken = is_free(&view, index, request, tier)
-                && (other.is_some() || view.share.admits(|| seed.number(SHARES + stream * THROWS + again)));
-            taken.then_some((index, view))
-        })
-    };
-    let better_of_two = |load: &dyn Fn(&EndpointView) -> f64| {
-        let one = throw(0, seed.below(0, slots), None)?;
-        // Another one: twice the same would let through what is to be avoided.
-        let two = throw(1, seed.below(1, slots), Some(one.0))
-            .filter(|two| two.1.share.admits(|| seed.number(SHARES + THROWS)) && load(&two.1) < load(&one.1));
-        Some(two.unwrap_or(one).0)
-    };
+    let dice = Dice { pool, request, tier, wheel };
     match request.balance {
-        Balance::RoundRobin => throw(0, seed.0, None).map(|(index, _)| index),
-        Balance::Random => throw(0, seed.below(0, slots), None).map(|(index, _)| index),
-        Balance::PowerOfTwo => better_of_two(&load),
-        Balance::PeakEwma => better_of_two(&|view| cost(view, wheel.heaviest())),
+        Balance::RoundRobin => dice.throw(0, seed.0 % slots.max(1), None).map(|(index, _)| index),
+        Balance::Random => dice.throw(0, seed.below(0, slots), None).map(|(index, _)| index),
+        Balance::PowerOfTwo => dice.better_of_two(load),
+        Balance::PeakEwma => dice.better_of_two(|view| cost(view, wheel.heaviest())),
         Balance::LeastRequests | Balance::Hash(_) => None,
+    }
+}
+
+struct Dice<'p, M> {
+    pool: &'p M,
+    request: &'p PickRequest<'p>,
+    tier: Tier,
+    wheel: &'p Wheel,
+}
+
+impl<M: Members> Dice<'_, M> {
+    /// Throws, first to the slot `at`, until an endpoint is met that may be used and is not `other`.
+    fn throw(&self, stream: u64, mut at: u64, other: Option<EndpointIndex>) -> Option<(EndpointIndex, EndpointView)> {
+        let seed = self.request.seed;
+        for again in 1..=THROWS {
+            let index = self.wheel.slot(at)?;
+            if Some(index) != other {
+                let view = self.pool.view(index, self.request.now);
+                // The second of two is asked for its share once, below: to throw until one is admitted would be to
+                // prefer it.
+                if is_free(&view, index, self.request, self.tier)
+                    && (other.is_some() || view.share.admits(|| seed.number(SHARES + stream * THROWS + again)))
+                {
+                    return Some((index, view));
+                }
+            }
+            at = seed.below(FURTHER_THROWS + stream * THROWS + again, self.wheel.len());
+        }
+        None
+    }
+
+    fn better_of_two(&self, load: impl Fn(&EndpointView) -> f64) -> Option<EndpointIndex> {
+        let (seed, slots) = (self.request.seed, self.wheel.len());
+        let (one, view) = self.throw(0, seed.below(0, slots), None)?;
+        // Another one: twice the same would let through what is to be avoided.
+        let two = self.throw(1, seed.below(1, slots), Some(one));
+        let better = two.filter(|(_, other)| other.share.admits(|| seed.number(SHARES)) && load(other) < load(&view));
+        Some(better.map_or(one, |(two, _)| two))
     }
 }

@@ -4,7 +4,11 @@ use super::EndpointView;
 
 /// Requests in flight per weight. The next one is not counted in: among idle endpoints the dice decide, which fall by
 /// weight already, and the heaviest would win every tie.
+#[inline]
 pub(super) fn load(view: &EndpointView) -> f64 {
+    if view.in_flight == 0 {
+        return 0.0;
+    }
     f64::from(view.in_flight) / view.weight_now()
 }
 

@@ -50,6 +50,7 @@ pub struct EndpointView {
 
 impl EndpointView {
     /// Its weight as far as its share goes. Never 0 where it has a weight: it may be the only one.
+    #[inline]
     fn weight_now(&self) -> f64 {
         f64::from(self.weight.value()) * f64::from(self.share.thousandths().max(1)) / 1000.0
     }
@@ -170,17 +171,20 @@ pub fn has_usable<M: Members>(pool: &M, now: Instant) -> bool {
 
 /// May a client stay with the endpoint that it is bound to? Whatever its weight; one that drains too, since who is bound
 /// to it is whom it waits for; a backup too. Not one that is down or in doubt, nor past its cap.
+#[inline]
 fn stays(view: &EndpointView, index: EndpointIndex, request: &PickRequest<'_>) -> bool {
     matches!(view.standing, Standing::Usable | Standing::Unknown | Standing::Draining)
         && allowed(view, index, request).is_ok()
 }
 
 /// Is it one that this tier balances over?
+#[inline]
 fn is_in(view: &EndpointView, tier: Tier) -> bool {
     view.standing == tier.0 && tier.1.is_none_or(|backup| backup == view.backup) && view.weight.value() > 0
 }
 
 /// Neither tried nor full.
+#[inline]
 fn allowed(view: &EndpointView, index: EndpointIndex, request: &PickRequest<'_>) -> Result<(), NoPick> {
     if request.tried.contains(&index) {
         return Err(NoPick::AllTried);
@@ -192,6 +196,7 @@ fn allowed(view: &EndpointView, index: EndpointIndex, request: &PickRequest<'_>)
 }
 
 /// May this endpoint be picked from this tier?
+#[inline]
 fn judge(
     view: &EndpointView,
     index: EndpointIndex,
@@ -201,6 +206,7 @@ fn judge(
     is_in(view, tier).then(|| allowed(view, index, request))
 }
 
+#[inline]
 fn is_free(view: &EndpointView, index: EndpointIndex, request: &PickRequest<'_>, tier: Tier) -> bool {
     matches!(judge(view, index, request, tier), Some(Ok(())))
 }
