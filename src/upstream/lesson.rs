@@ -207,8 +207,8 @@ mod tests {
         let now = clock::now();
         let after = |balance: &str, lesson: Lesson<'_>| {
             let pool = pool(balance);
-            pool.learn(&pool.endpoints[1], answered(200, 400), || now);
-            pool.learn(&pool.endpoints[0], lesson, || now);
+            pool.learn(&pool.endpoints[1], answered(200, 400), now, || now);
+            pool.learn(&pool.endpoints[0], lesson, now, || now);
             pool.endpoints[0].state.latency.seconds(now, 0)
         };
         let peak = |lesson: Lesson<'_>| after("peak-ewma", lesson).map(|seconds| (seconds * 1000.0).round());

@@ -254,7 +254,7 @@ proptest! {
         let view = pool.views[index.at()];
         let may = !is_tried
             && limit.is_none_or(|limit| view.in_flight < limit)
-            && ![Standing::Suspect, Standing::Out].contains(&view.standing);
+            && ![Standing::Suspect, Standing::Ejected, Standing::Out].contains(&view.standing);
         for balance in &EVERY {
             let mut request = ask(balance, seed);
             request.max_requests = limit;
