@@ -12,6 +12,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use serde::Deserialize;
 
 pub use serve::{Door, serve};
 
@@ -46,6 +47,7 @@ pub fn admin_router(handle: Handle, tcp: bool) -> Router {
         .route("/v1/reload", post(reload))
         .route("/v1/explain", post(explain_request))
         .route("/v1/orders", post(order))
+        .route("/v1/failback", post(failback))
         .fallback(async || problem(StatusCode::NOT_FOUND, "there is nothing here: see /v1/status"))
         .method_not_allowed_fallback(async || problem(StatusCode::METHOD_NOT_ALLOWED, "another method is needed here"))
         .layer(DefaultBodyLimit::max(LARGEST_QUESTION))
@@ -107,6 +109,23 @@ async fn order(State(handle): State<Handle>, order: Result<Json<Order>, JsonReje
         Ok(Ok(followed)) => Json(followed).into_response(),
         Ok(Err(refusal @ Refusal::NotThere(_))) => problem(StatusCode::NOT_FOUND, &refusal.to_string()),
         Err(gone) => problem(StatusCode::SERVICE_UNAVAILABLE, &gone.to_string()),
+    }
+}
+
+/// The pool whose traffic goes back.
+#[derive(Deserialize)]
+struct Failback {
+    pool: String,
+}
+
+async fn failback(State(handle): State<Handle>, asked: Result<Json<Failback>, JsonRejection>) -> Response {
+    let asked = match asked {
+        Ok(Json(asked)) => asked,
+        Err(fault) => return problem(fault.status(), &fault.body_text()),
+    };
+    match handle.failback(&asked.pool) {
+        Ok(()) => Json(serde_json::json!({ "pool": asked.pool })).into_response(),
+        Err(refused) => problem(StatusCode::CONFLICT, &refused.to_string()),
     }
 }
 

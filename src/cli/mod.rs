@@ -127,6 +127,23 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell why a pool's traffic is where it is, and what would change it; of one endpoint with all that is known.
+    Why {
+        /// POOL, or POOL/ENDPOINT.
+        place: String,
+        #[command(flatten)]
+        target: Target,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Send a pool's traffic back to its best usable stage, where `failback` is not by itself.
+    Failback {
+        /// The pool.
+        pool: String,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Give an endpoint no new requests; those that run finish. Holds over reloads, until `undrain` or a restart.
     Drain {
         /// POOL/ENDPOINT, as status shows them: `app/127.0.0.1:7001`.
@@ -204,6 +221,8 @@ fn execute(command: Command) -> anyhow::Result<u8> {
             }
             Ok(0)
         }
+        Command::Why { place, target, json } => running::why(target, &place, json),
+        Command::Failback { pool, target } => running::failback(target, &pool),
         Command::Drain { endpoint, target } => running::order(target, endpoint, What::Drain),
         Command::Undrain { endpoint, target } => running::order(target, endpoint, What::Undrain),
         Command::SetWeight { endpoint, weight, target } => {

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::base::clock;
+
 pub(super) fn line(text: &str) {
     drop(writeln!(std::io::stdout(), "{text}"));
 }
@@ -90,17 +92,62 @@ pub(super) fn status(status: &Value) {
     }
 }
 
-fn endpoint_line(endpoint: &Value, now: &Value) -> String {
-    // Since when matters in its largest units only.
-    let since = now.as_u64().unwrap_or_default().saturating_sub(endpoint["since_unix_ms"].as_u64().unwrap_or_default());
+/// How long ago that was, in its two largest units.
+fn since(then: &Value, now: u64) -> String {
+    let since = now.saturating_sub(then.as_u64().unwrap_or_default());
     let since = humantime::format_duration(Duration::from_secs(since / 1000)).to_string();
-    let since: Vec<&str> = since.split(' ').take(2).collect();
+    since.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+pub(super) fn pool_why(pool: &Value) {
+    let (now, traffic) = (clock::unix_millis(), &pool["traffic"]);
+    let panic = if traffic["panic"] == true { ", in panic" } else { "" };
+    let (name, active) = (word(&pool["name"]), word(&traffic["active"]));
+    line(&format!("{name}: traffic is at {active} for {}{panic}", since(&traffic["since_unix_ms"], now)));
+    line(&format!("  why   {}", word(&traffic["why"])));
+    line(&format!("  next  {}", word(&traffic["next"])));
+    if let Some(percent) = traffic["ramp_percent"].as_f64() {
+        line(&format!("  ramp  {percent:.0} % go to the better stage by now"));
+    }
+    for endpoint in list(&pool["endpoints"]) {
+        line("");
+        summary(endpoint, now);
+    }
+}
+
+pub(super) fn endpoint_why(endpoint: &Value) {
+    let now = clock::unix_millis();
+    summary(endpoint, now);
+    line("  evidence, newest first");
+    for one in list(&endpoint["history"]).iter().rev() {
+        let ago = now.saturating_sub(one["at_unix_ms"].as_u64().unwrap_or_default()) as f64 / 1000.0;
+        let (said, source) = (if one["healthy"] == true { "good" } else { "bad" }, word(&one["source"]));
+        line(&format!("  {ago:>8.1}s ago  {source:<8} {said:<5} {:>5}ms  {}", one["took_ms"], word(&one["detail"])));
+    }
+}
+
+fn summary(endpoint: &Value, now: u64) {
+    line(&format!(
+        "{}  {} for {}, weight {}{}, in flight {}, {:.1} % of the pool's requests",
+        word(&endpoint["address"]),
+        word(&endpoint["standing"]),
+        since(&endpoint["since_unix_ms"], now),
+        endpoint["weight"],
+        endpoint["rising"].as_f64().map_or(String::new(), |percent| format!(" (rising: {percent:.0} %)")),
+        endpoint["in_flight"],
+        endpoint["share"].as_f64().unwrap_or_default(),
+    ));
+    line(&format!("  why   {}", word(&endpoint["why"])));
+    line(&format!("  next  {}", word(&endpoint["next"])));
+}
+
+fn endpoint_line(endpoint: &Value, now: &Value) -> String {
     format!(
         "{:<24} {:<8} {:<8} for {:<12} in flight {:<4} {:>5.1} %  weight {:<4} {}{}",
         word(&endpoint["address"]),
         word(&endpoint["verdict"]),
         word(&endpoint["standing"]),
-        since.join(" "),
+        since(&endpoint["since_unix_ms"], now.as_u64().unwrap_or_default()),
         endpoint["in_flight"],
         endpoint["share"].as_f64().unwrap_or_default(),
         endpoint["weight"],

@@ -63,6 +63,37 @@ pub(super) fn status(target: Target, json: bool) -> anyhow::Result<u8> {
     Ok(0)
 }
 
+/// Why a pool's traffic is where it is.
+pub(super) fn why(target: Target, place: &str, json: bool) -> anyhow::Result<u8> {
+    let (pool, endpoint) = place.split_once('/').map_or((place, None), |(pool, endpoint)| (pool, Some(endpoint)));
+    let path = format!("/v1/pools/{}", percent_encoding::utf8_percent_encode(pool, percent_encoding::NON_ALPHANUMERIC));
+    let answer = client::call(&target.address()?, "GET", &path, None, TIME_LIMIT)?.expect_ok()?;
+    let all = answer["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
+    let Some(endpoint) = endpoint else {
+        match json {
+            true => print::json(&answer),
+            false => print::pool_why(&answer),
+        }
+        return Ok(0);
+    };
+    let there = || all.iter().filter_map(|one| one["address"].as_str()).collect::<Vec<_>>().join(", ");
+    let found = all.iter().find(|one| one["address"] == endpoint);
+    let found = found.with_context(|| format!("pool `{pool}` has no endpoint `{endpoint}`; it has: {}", there()))?;
+    match json {
+        true => print::json(found),
+        false => print::endpoint_why(found),
+    }
+    Ok(0)
+}
+
+/// Lets a pool's traffic go back.
+pub(super) fn failback(target: Target, pool: &str) -> anyhow::Result<u8> {
+    let asked = json!({ "pool": pool });
+    client::call(&target.address()?, "POST", "/v1/failback", Some(&asked), TIME_LIMIT)?.expect_ok()?;
+    print::line(&format!("{pool}: traffic goes back within a second to the best stage that is usable"));
+    Ok(0)
+}
+
 /// Orders something of an endpoint.
 pub(super) fn order(target: Target, place: Place, what: What) -> anyhow::Result<u8> {
     let order = serde_json::to_value(Order { pool: place.pool, endpoint: place.endpoint, what })?;

@@ -21,6 +21,7 @@ pub mod status;
 mod supervisor;
 pub mod traffic;
 mod watch;
+mod why;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};

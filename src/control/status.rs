@@ -8,6 +8,7 @@ use serde::Serialize;
 use crate::base::clock;
 use crate::config::model::Action;
 use crate::control::receipts::Receipt;
+use crate::control::why::{self, Why};
 use crate::snapshot::Snapshot;
 use crate::snapshot::plane::Plane;
 use crate::telemetry::metrics::{Answered, Failures};
@@ -143,6 +144,10 @@ pub struct EndpointStatus {
     pub requests: u64,
     /// Percent of the requests ever sent to the pool's endpoints.
     pub share: f64,
+    /// What decides how it is used now, in words.
+    pub why: String,
+    /// What would change that.
+    pub next: String,
     /// The newest probe or doubt.
     pub evidence: Option<Evidence>,
     /// What is kept of them, oldest first; where one pool is asked for.
@@ -225,7 +230,10 @@ fn pool_status(pool: &Pool, now: Instant, with_history: bool) -> PoolStatus {
     let all: u64 = pool.endpoints.iter().map(|endpoint| endpoint.state.requests()).sum();
     let endpoints = pool.endpoints.iter().map(|endpoint| {
         let history = endpoint.state.evidence();
+        let Why { why, next } = why::of(pool, endpoint, &history, now);
         EndpointStatus {
+            why,
+            next,
             address: endpoint.name.to_string(),
             from: endpoint.from.as_ref().map(ToString::to_string),
             weight: endpoint.spec.weight.value(),
@@ -259,6 +267,8 @@ fn unknown_endpoint(name: &PoolName) -> Option<EndpointStatus> {
     let (fault, at_unix_ms) = name.down()?;
     let detail = format!("the name has no address: {}", fault.as_str());
     Some(EndpointStatus {
+        why: detail.clone(),
+        next: "a look-up that finds one; it is tried again by itself".to_owned(),
         address: name.text.to_string(),
         from: Some(name.text.to_string()),
         weight: name.spec.weight.value(),

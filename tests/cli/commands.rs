@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::binary::{Headgate, headgate, said, simple};
-use crate::kit::{Origin, eventually};
+use crate::kit::{Chaos, Origin, eventually};
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(output)))
@@ -162,4 +162,46 @@ fn an_endpoint_is_drained_weighed_and_taken_back_from_the_command_line() {
     assert_says(&headgate.command(&["drain", "nap/x"]), 1, &["no pool `nap`"]);
     assert_says(&headgate.command(&["drain", "app"]), 2, &["POOL/ENDPOINT"]);
     assert_says(&headgate.command(&["set-weight", &place, "70000"]), 2, &["0 to 65535, or `config`"]);
+}
+
+#[test]
+fn why_tells_where_traffic_is_and_what_would_bring_it_back() {
+    let (origin, second) = (Origin::named("first"), Origin::named("second"));
+    let first = Chaos::before(origin.address);
+    let sick = format!("{{ address = \"{}\", backup = true }}", second.address);
+    let pool =
+        format!("endpoints = [\"{}\", {sick}]\nfailback = \"manual\"\nhealth.tcp.interval = \"50ms\"\n", first.address);
+    let config = simple(first.address).replace(&format!("endpoints = [\"{}\"]\n", first.address), &pool);
+    let headgate = Headgate::start(&config);
+    let why = |place: &str| said(&headgate.command(&["why", place]));
+    eventually("both are up", || why("app").matches("its checks succeed").count() == 2);
+    let text = why("app");
+    for words in
+        ["app: traffic is at primaries", "no usable primary: then backups", "as a backup it waits", "2 failed probes"]
+    {
+        assert!(text.contains(words), "`{words}` is missing in:\n{text}");
+    }
+    let place = format!("app/{}", first.address);
+    first.refuse();
+    first.sever();
+    eventually("the backup serves", || why("app").contains("traffic is at backups"));
+    let text = why(&place);
+    for words in ["its checks fail: connect_refused", "2 good probes in a row", "evidence, newest first", "bad"] {
+        assert!(text.contains(words), "`{words}` is missing in:\n{text}");
+    }
+    assert!(why("app").contains("next  a usable endpoint of primaries"), "{}", why("app"));
+    let json = json(&headgate.command(&["why", &place, "--json"]));
+    assert_eq!(
+        (&json["verdict"], json["history"].as_array().is_some_and(|past| past.len() > 1)),
+        (&"down".into(), true)
+    );
+    assert_says(&headgate.command(&["failback", "app"]), 1, &["nothing better"]);
+    first.listen_again();
+    eventually("it waits for the operator", || why("app").contains("next  an operator"));
+    assert_says(&headgate.command(&["failback", "app"]), 0, &["goes back"]);
+    eventually("traffic is back", || why("app").contains("why   an operator sent it back"));
+    assert_says(&headgate.command(&["failback", "app"]), 1, &["is at its primaries"]);
+    assert_says(&headgate.command(&["failback", "nap"]), 1, &["no pool `nap`"]);
+    assert_says(&headgate.command(&["why", "nap"]), 1, &["no pool `nap`"]);
+    assert_says(&headgate.command(&["why", "app/10.0.0.1:1"]), 1, &["no endpoint `10.0.0.1:1`; it has: 127.0.0.1:"]);
 }

@@ -2,6 +2,7 @@
 
 use super::cross::{inside, items};
 use super::{Names, resolve};
+use crate::base::source::Source;
 use crate::config::document::{Item, Table};
 use crate::config::model::{Config, Failback, Name, Pool};
 
@@ -110,6 +111,14 @@ pub(super) fn warn(root: &Table<'_>, config: &Config) {
 
 /// Whether `next` takes less than `pool`, as far as endpoints and caps tell.
 fn is_smaller(next: &Pool, pool: &Pool) -> Option<String> {
+    // How many a name or a list in a file stands for, nobody knows yet.
+    let is_known = |pool: &Pool| {
+        let mut sources = pool.endpoints.iter().map(|endpoint| &endpoint.address);
+        pool.endpoints_file.is_none() && sources.all(|source| matches!(source, Source::Address(_)))
+    };
+    if !is_known(next) || !is_known(pool) {
+        return None;
+    }
     let primaries = |pool: &Pool| pool.endpoints.iter().filter(|endpoint| !endpoint.backup).count() as u64;
     let (less, more) = (primaries(next), primaries(pool));
     match (next.max_requests, pool.max_requests) {

@@ -42,18 +42,19 @@ pub async fn take(scene: &Scene, running: &Running) -> Result<bool> {
     step!(5, "an edited config is picked up live", steps::edit_config);
     step!(6, "a broken config is refused while traffic goes on", steps::break_config);
     step!(7, "explain tells where a request would go", steps::explain);
+    step!(8, "why tells where traffic is after a kill, and what would bring it back", steps::why);
 
     let seconds = started.elapsed().as_secs_f64();
     match failed {
-        0 => say(format_args!("{} the tour passed, 7 of 7 steps in {seconds:.1} s\n", tour.paint.good("✓"))),
-        _ => say(format_args!("{} the tour failed: {failed} of 7 steps in {seconds:.1} s\n", tour.paint.bad("✗"))),
+        0 => say(format_args!("{} the tour passed, 8 of 8 steps in {seconds:.1} s\n", tour.paint.good("✓"))),
+        _ => say(format_args!("{} the tour failed: {failed} of 8 steps in {seconds:.1} s\n", tour.paint.bad("✗"))),
     }
     Ok(failed == 0)
 }
 
 impl Tour<'_> {
     async fn step(&self, number: u32, title: &str, step: impl Future<Output = Result<()>>) -> bool {
-        say(format_args!("{}", self.paint.strong(&format!("{number}/7  {title}"))));
+        say(format_args!("{}", self.paint.strong(&format!("{number}/8  {title}"))));
         let outcome = tokio::time::timeout(STEP_LIMIT, step).await;
         let outcome = outcome.unwrap_or_else(|_| Err(anyhow!("not done within {STEP_LIMIT:?}")));
         match &outcome {

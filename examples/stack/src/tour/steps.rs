@@ -281,6 +281,30 @@ pub(super) async fn explain(tour: &Tour<'_>) -> Result<()> {
     Ok(())
 }
 
+pub(super) async fn why(tour: &Tour<'_>) -> Result<()> {
+    let front = &tour.running.front;
+    let admin = front.admin_address();
+    let [active, backup] = tour.running.apps.write();
+    crash(tour, active.name).await?;
+    tour.say(tour.paint.strong("headgate why notes-write"));
+    let told = until("the pool's traffic is at its backups", async || {
+        let text = text_of(&front.command(&["why", "notes-write", "--admin", &admin]).await?);
+        Ok(text.contains("traffic is at backups").then_some(text))
+    })
+    .await;
+    let told = told.inspect(|text| tour.quote(text));
+    tour.running.apps.start_one(active, tour.scene.supervisor()).await?;
+    ensure!(told?.contains("its checks fail"), "it does not say that the checks of {} fail", active.name);
+    let text = until("the traffic goes back", async || {
+        let text = text_of(&front.command(&["why", "notes-write", "--admin", &admin]).await?);
+        Ok(text.contains("traffic is at primaries").then_some(text))
+    })
+    .await?;
+    tour.say(format!("{} restarted: the traffic went back from {}, because", active.name, backup.name));
+    tour.quote(text.lines().nth(1).unwrap_or_default());
+    Ok(())
+}
+
 async fn make_user(tour: &Tour<'_>, name: &str) -> Result<u64> {
     let answer = tour.running.client.post("/api/users", &json!({ "name": name })).await?;
     answer.expect(StatusCode::CREATED)?.id().context("cannot make a user")
