@@ -197,12 +197,19 @@ where
             (Err(mut failure), _) => {
                 let unsent = failure.take_message();
                 let error = failure.into_error();
-                // A reset can overtake a confirmation: only an end in good order proves anything.
-                let undelivered = *this.nothing_arrived && error.is_incomplete_message();
+                let undelivered = *this.nothing_arrived && ended_in_good_order(&error);
                 Err(SendFailure { error: Some(error), unsent, undelivered })
             }
         })
     }
+}
+
+/// Whether the endpoint had ended its side before anything went wrong. A reset can overtake a confirmation, so only an
+/// end in good order proves anything; a broken pipe is a reset behind one: Linux makes of a reset in CLOSE_WAIT that, and
+/// of any other `ECONNRESET` (`tcp_reset`).
+fn ended_in_good_order(error: &hyper::Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
+    error.is_incomplete_message() || source.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 #[cfg(test)]
@@ -259,6 +266,60 @@ mod tests {
             assert!(failure.unsent.is_none(), "it was sent before the close was seen");
             assert_eq!(failure.undelivered, !reads, "the endpoint has read it: {reads}");
         }
+    }
+
+    /// Comes after the head, in a write of its own.
+    struct Late(u8);
+
+    impl Body for Late {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            self.0 += 1;
+            match self.0 {
+                1 => {
+                    context.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                2 => Poll::Ready(Some(Ok(http_body::Frame::data(Bytes::from_static(b"late"))))),
+                _ => Poll::Ready(None),
+            }
+        }
+    }
+
+    /// F55 by HTTP/2, whose bodies come behind their heads: the second write found the pipe broken, and that was taken for
+    /// a reset which proves nothing.
+    #[tokio::test]
+    async fn a_body_that_finds_the_pipe_broken_was_not_delivered_either() {
+        use std::io::{Read, Write};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let connection: Connection<Late> = Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+        let endpoint = std::thread::spawn(move || {
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"0\r\n\r\n") {
+                let mut piece = [0; 1024];
+                let count = peer.read(&mut piece).unwrap();
+                heard.extend_from_slice(&piece[..count]);
+            }
+            peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+            peer
+        });
+        let post = || http::Request::post("/").header("transfer-encoding", "chunked").body(Late(0)).unwrap();
+        let answered = connection.exchange(post()).await;
+        let (_, mut connection) = answered.unwrap_or_else(|_| panic!("no answer"));
+        let peer = endpoint.join().unwrap();
+        let settled = std::future::poll_fn(|context| Poll::Ready(connection.poll_driver(context))).await;
+        assert!(settled.is_pending() && connection.prove_alive());
+        drop(peer);
+        let failure = connection.exchange(post()).await.err().expect("no answer");
+        assert!(failure.undelivered, "{:?}", failure.error);
     }
 
     #[tokio::test]

@@ -27,8 +27,9 @@ pub fn frozen(lab: &mut Lab) -> Result<()> {
         let labels = [&*format!("endpoint=\"{}\"", a.address), "code=\"response_timeout\""];
         anyhow::Ok(metrics.sum("headgate_endpoint_requests_total", &labels) as usize)
     };
-    // Five timeouts are there as soon as the first requests have waited their time.
-    let five = eventually(PATIENCE, || timeouts().is_ok_and(|count| count >= 5));
+    // Five timeouts are there as soon as the first requests have waited their time; or it is out by its success rate.
+    let is_out = || headgate.endpoint("app", a.address).is_ok_and(|endpoint| endpoint["standing"] == "ejected");
+    let five = eventually(PATIENCE, || is_out() || timeouts().is_ok_and(|count| count >= 5));
     pass(50);
     let sent_by_then = sent()?;
     lab.pass(1.0);
