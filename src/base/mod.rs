@@ -14,6 +14,7 @@ pub mod random;
 pub mod reason;
 pub mod record;
 pub mod seal;
+pub mod slots;
 pub mod source;
 pub mod task;
 pub mod timer;

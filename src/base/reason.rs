@@ -113,8 +113,12 @@ reasons! {
     AllDown => "all_down", Endpoint;
 
     // headgate's own limits.
-    /// Every usable endpoint is at `max_requests`.
+    /// Every usable endpoint is at its limit, and the pool has no queue.
     PoolFull => "pool_full", Headgate;
+    /// Likewise, and as many wait already as may.
+    QueueFull => "queue_full", Headgate;
+    /// It has waited for an endpoint for as long as it may.
+    QueueTimeout => "queue_timeout", Headgate;
     /// The request's total time ran out.
     TotalTimeout => "total_timeout", Headgate;
     /// `process.max_connections` or the listener's limit is reached.

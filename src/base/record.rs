@@ -102,6 +102,8 @@ pub struct RequestRecord<'a> {
     pub side: Option<Side>,
     /// The status that the endpoint sent.
     pub endpoint_status: Option<u16>,
+    /// Time spent in pools' queues, where it had to wait.
+    pub queued: Option<Duration>,
     /// Time to open the endpoint's connection, where one was opened.
     pub connect: Option<Duration>,
     /// From the last attempt's start to its response head.

@@ -132,7 +132,8 @@ fn named<T>(
 
 fn process(old: &Process, new: &Process) -> Vec<String> {
     differing!(Process, old, new, {
-        workers: "workers", instances: "instances", max_connections: "max_connections", share_ports: "share_ports",
+        workers: "workers", instances: "instances", max_connections: "max_connections", held_bodies: "held_bodies",
+        share_ports: "share_ports",
         drain_delay: "drain.delay", drain_timeout: "drain.timeout",
     })
 }
@@ -157,8 +158,8 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
         name: "name", balance: "balance", endpoints: "endpoints",
         endpoints_file: "endpoints_file", health: "health", timeouts: "timeouts", tls: "tls",
         ejection: "ejection", panic_threshold: "panic_threshold", failover: "failover", failback: "failback",
-        max_requests: "max_requests", max_idle: "max_idle", retry_budget: "retry_budget", sticky: "sticky",
-        slow_start: "slow_start",
+        max_requests: "max_requests", max_connections: "max_connections", queue: "queue", max_idle: "max_idle",
+        retry_budget: "retry_budget", sticky: "sticky", slow_start: "slow_start",
     });
     // Which ones is what an operator wants to read.
     if let Some(at) = keys.iter().position(|key| key == "endpoints") {
@@ -264,7 +265,7 @@ fn route(old: &Named<'_>, new: &Named<'_>) -> Vec<String> {
     let mut keys = differing!(Route, &old.route, &new.route, {
         name: "name", origin: "origin", matches: "match", action: "action", rewrite: "rewrite",
         request_headers: "request_headers", response_headers: "response_headers", limits: "limits",
-        timeouts: "timeouts", retry: "retry", cache: "cache", upgrades: "upgrades",
+        timeouts: "timeouts", priority: "priority", retry: "retry", cache: "cache", upgrades: "upgrades",
     });
     let behind = [
         ("match", old.listeners != new.listeners),
@@ -401,6 +402,12 @@ pool = "db"
             &["keys.k added", "pools.db changed: sticky, slow_start"],
         ),
         ("[metrics]", "[process]\ninstances = 2\n[metrics]", &["process changed: instances"]),
+        (
+            "[pools.db]",
+            "[pools.db]\nmax_connections = 9\nqueue.size = 5",
+            &["pools.db changed: max_connections, queue"],
+        ),
+        ("pool = \"db\"", "pool = \"db\"\npriority = \"high\"", &["routes.s changed: priority"]),
         // One key that every section takes over.
         (
             "[metrics]",

@@ -34,9 +34,9 @@ pub(super) async fn drain(plane: &Plane, workers: &[WorkerSender], sockets: &[(N
         let left = process.drain_timeout.saturating_sub(clock::now() - began);
         drop(tokio::time::timeout(left, accepting).await);
     }
-    while plane.connections.load(Ordering::Relaxed) > 0 {
+    while plane.connections.taken() > 0 {
         if clock::now() - began >= process.drain_timeout {
-            let left = plane.connections.load(Ordering::Relaxed);
+            let left = plane.connections.taken();
             tracing::warn!(connections = left, "the drain's deadline has come: closing what is left");
             return End::CutOff;
         }

@@ -261,7 +261,7 @@ fn pool_view(
             balance: &pool.spec.balance,
             sticky: affinity.endpoint,
             tried: &[],
-            max_requests: pool.spec.max_requests.map(std::num::NonZeroU32::get),
+            max_requests: pool.spec.most_requests(),
             key: affinity.key,
             backups_first: pool.has_stages && pool.state.begin(|| seed.number(5)) == BACKUPS,
             now,

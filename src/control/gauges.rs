@@ -22,6 +22,9 @@ pub fn install(plane: &Arc<Plane>) {
             let name = [&*pool.spec.name];
             sink.set(&names::POOL_PANIC, &name, f64::from(u8::from(pool.state.is_panicking())));
             sink.set(&names::POOL_STAGE, &name, pool.state.held() as f64);
+            if pool.spec.most_requests().is_some() {
+                sink.set(&names::POOL_QUEUE_LENGTH, &[&*pool.spec.name], pool.queue.len() as f64);
+            }
             for endpoint in &pool.endpoints {
                 let labels = [&*pool.spec.name, &*endpoint.name];
                 let is_up = endpoint.state.verdict() != Verdict::Down;
@@ -30,6 +33,7 @@ pub fn install(plane: &Arc<Plane>) {
                 sink.set(&names::ENDPOINT_EJECTED, &labels, f64::from(u8::from(passive.is_ejected(now))));
                 sink.set(&names::ENDPOINT_EJECTIONS, &labels, passive.ejections() as f64);
                 sink.set(&names::ENDPOINT_IN_FLIGHT, &labels, f64::from(endpoint.state.in_flight()));
+                sink.set(&names::ENDPOINT_CONNECTIONS, &labels, endpoint.state.connections().taken() as f64);
             }
         }
         let pools = snapshot.pools.iter();
@@ -44,6 +48,10 @@ pub fn install(plane: &Arc<Plane>) {
             sink.set(&names::DNS_ENDPOINTS, &[&name.text], known.targets.len() as f64);
             sink.set(&names::DNS_LAST_ANSWER, &[&name.text], (known.answered_unix_ms / 1000) as f64);
         }
+        for listener in &snapshot.listeners {
+            sink.set(&names::LISTENER_PAUSED, &[&*listener.spec.name], listener.open.paused() as f64);
+        }
+        sink.set(&names::BODIES_HELD, &[], plane.held_bodies.taken() as f64);
         for (name, ends) in certificate_ends(&snapshot) {
             sink.set(&names::TLS_NOT_AFTER, &[name], ends as f64);
         }

@@ -4,7 +4,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::mpsc;
@@ -202,7 +201,7 @@ impl Reloader {
             ok: true,
             changes: diff(&old.config, &loaded.config).iter().map(ToString::to_string).collect(),
             pools_kept: loaded.config.pools.iter().filter(|pool| before.get(&pool.name) == Some(pool)).count(),
-            connections_kept: plane.connections.load(Ordering::Relaxed),
+            connections_kept: plane.connections.taken(),
             warnings: loaded
                 .warnings
                 .iter()
@@ -256,7 +255,7 @@ impl Reloader {
             ok: false,
             changes: Vec::new(),
             pools_kept: plane.snapshot.load().pools.len(),
-            connections_kept: plane.connections.load(Ordering::Relaxed),
+            connections_kept: plane.connections.taken(),
             warnings: Vec::new(),
             faults,
         }

@@ -165,7 +165,7 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
         generation: snapshot.generation,
         draining: plane.draining.load(Ordering::Relaxed),
         workers: plane.worker_ticks.len(),
-        connections: plane.connections.load(Ordering::Relaxed),
+        connections: plane.connections.taken(),
         requests: in_flight.values().sum(),
         answered: plane.metrics.answered(),
         failures: plane.metrics.failures(),
@@ -177,7 +177,7 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
                 name: listener.spec.name.to_string(),
                 address: listener.spec.address.to_string(),
                 tls: listener.tls.is_some(),
-                connections: listener.open.load(Ordering::Relaxed),
+                connections: listener.open.connections.taken(),
                 requests: in_flight.get(&*listener.spec.name).copied().unwrap_or_default(),
                 certificates: listener.tls.as_ref().map(|tls| tls.certificates.clone()).unwrap_or_default(),
             })

@@ -14,7 +14,7 @@ use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::random::Seed;
 use crate::config::model::Retry;
 use crate::proxy::body::{EndpointBody, RequestBody};
-use crate::proxy::fetch::{Attempts, Fetched};
+use crate::proxy::fetch::{Attempts, Fetched, Granted};
 use crate::proxy::forward::Forward;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::replay::Kept;
@@ -30,6 +30,7 @@ const DISCARDED: usize = 16 * 1024;
 const MOST_STALE: u8 = 3;
 
 /// What is left to one request.
+#[derive(Clone, Copy)]
 pub(super) struct Tries {
     /// Attempts.
     pub left: u8,
@@ -38,18 +39,24 @@ pub(super) struct Tries {
     stale: u8,
     /// A closed idle connection has cost this request a retry that no budget was asked for.
     pardoned: bool,
+    /// The pool's budget has paid for the next attempt.
+    paid: bool,
     /// The next attempt waits for nothing.
     pub at_once: bool,
 }
 
 impl Tries {
     pub(super) fn new(attempts: u8) -> Self {
-        Self { left: attempts, begun: 0, stale: 0, pardoned: false, at_once: false }
+        Self { left: attempts, begun: 0, stale: 0, pardoned: false, paid: false, at_once: false }
+    }
+
+    fn is_paid(self) -> bool {
+        self.paid
     }
 
     pub(super) fn begin(&mut self) {
         (self.left, self.begun) = (self.left.saturating_sub(1), self.begun.saturating_add(1));
-        self.at_once = false;
+        (self.at_once, self.paid) = (false, false);
     }
 
     /// Takes one more attempt, where there may be one.
@@ -79,7 +86,8 @@ impl Tries {
             (self.pardoned, self.at_once) = (true, true);
             return Ok(());
         }
-        if pool.spend_retry(now) { Ok(()) } else { Err(Denied::Budget) }
+        self.paid = pool.spend_retry(now);
+        if self.paid { Ok(()) } else { Err(Denied::Budget) }
     }
 }
 
@@ -149,14 +157,30 @@ impl Forward<'_> {
         let (progress, repeatable, left) = (Progress::Sent, attempts.repeatable, attempts.tries.left);
         self.try_again(attempts, pool, Failed { condition, progress, body, repeatable, left }, false, now)?;
         attempts.tried.push(held.endpoint);
-        let Some(picked) = self.pick_other(&attempts.tried, &attempts.place, ledger) else {
-            pool.give_back_retry(now);
-            self.worker.metrics.retry_denied(&pool.spec.name, Denied::Endpoints.as_str());
-            return Err(Denied::Endpoints);
-        };
-        attempts.choose(picked);
-        self.worker.metrics.retry(&pool.spec.name, "status");
+        attempts.granted = Some(Granted { pool: held.pool, reason: None });
+        self.choose_other(attempts, ledger)
+    }
+
+    /// Chooses an endpoint that has not been asked, for the attempt that was granted.
+    pub(super) fn choose_other(&self, attempts: &mut Attempts, ledger: &Ledger) -> Result<(), Denied> {
+        match self.pick_other(&attempts.tried, &attempts.place, ledger) {
+            Some(picked) => attempts.choose(picked),
+            None => {
+                self.give_back(attempts);
+                return Err(Denied::Endpoints);
+            }
+        }
         Ok(())
+    }
+
+    /// The attempt that was granted is not made: there is no endpoint for it.
+    pub(super) fn give_back(&self, attempts: &mut Attempts) {
+        let Some(Granted { pool, .. }) = attempts.granted.take() else { return };
+        let pool = self.snapshot.pool(pool);
+        if attempts.tries.is_paid() {
+            pool.give_back_retry(clock::recent());
+        }
+        self.worker.metrics.retry_denied(&pool.spec.name, Denied::Endpoints.as_str());
     }
 }
 

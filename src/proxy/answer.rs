@@ -51,6 +51,8 @@ const fn row(reason: Reason) -> (u16, &'static str, &'static str) {
         Reason::ResponseBodyTimeout => (504, "http_response_timeout", "The response stalled."),
         Reason::AllDown => (503, "destination_unavailable", "No server is available."),
         Reason::PoolFull => (503, "connection_limit_reached", "The servers are at their limit."),
+        Reason::QueueFull => (503, "connection_limit_reached", "Too many requests wait already."),
+        Reason::QueueTimeout => (503, "connection_limit_reached", "The servers stayed at their limit for too long."),
         Reason::TotalTimeout => (504, "http_response_timeout", "The request took too long in all."),
         Reason::ConnectionLimit => (503, "connection_limit_reached", "Too many connections."),
         Reason::OutOfResources => (503, "proxy_internal_error", "The proxy is out of resources."),

@@ -17,6 +17,7 @@ use crate::proxy::error::{ProxyError, Stage};
 use crate::proxy::worker::WorkerContext;
 use crate::tls;
 use crate::upstream::connection::idle::Reuse;
+use crate::upstream::connection::permit::Permit;
 use crate::upstream::connection::{Connection, dial};
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::Progress;
@@ -35,6 +36,8 @@ pub(super) enum Outcome {
     },
     /// It failed; `reused` where it was made on a connection that had been idle.
     Failure { error: ProxyError, progress: Progress, reused: bool },
+    /// None was made: the endpoint could not be reached before, and another request is trying to connect to it.
+    Resting,
 }
 
 /// What an attempt is bound to.
@@ -64,7 +67,8 @@ pub(super) async fn attempt(
     let (exchanged, connect, rested) = loop {
         let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
             Some(connection) => (connection, None),
-            None => match Box::pin(open(pool, endpoint, per_try, end)).await {
+            None if !endpoint.state.may_dial(clock::now) => return Outcome::Resting,
+            None => match Box::pin(open(worker, pool, endpoint, per_try, end)).await {
                 Ok(connection) => (connection, Some(clock::now().saturating_duration_since(began))),
                 Err(error) => {
                     return Outcome::Failure { error, progress: Progress::NothingSent, reused: false };
@@ -193,12 +197,25 @@ async fn within<T>(
     .await
 }
 
+/// Opens a connection, once `max_connections` has room for it.
 async fn open(
+    worker: &WorkerContext,
     pool: &Pool,
     endpoint: &Endpoint,
     per_try: Option<Duration>,
     end: Instant,
 ) -> Result<Connection<RequestBody>, ProxyError> {
+    let connecting = per_try.map_or(pool.spec.timeouts.connect, |per_try| per_try.min(pool.spec.timeouts.connect));
+    let out_of_time = |reason| {
+        let reason = if clock::now() >= end { Reason::TotalTimeout } else { reason };
+        ProxyError::new(Stage::Connect, reason)
+    };
+    let most = pool.spec.max_connections.map(std::num::NonZeroU32::get);
+    // Bound like the connecting itself, and no fault of the endpoint's.
+    let waiting = Permit::take(&endpoint.state, most, || worker.plane.ask_for_room());
+    let deadline = (clock::now() + connecting).min(end);
+    let permit = tokio::time::timeout_at(deadline.into(), waiting).await;
+    let permit = permit.map_err(|_| out_of_time(Reason::QueueTimeout))?;
     let connect = async {
         let tls = match (&pool.tls, &endpoint.tls) {
             (Some(config), Some(spec)) => {
@@ -211,15 +228,13 @@ async fn open(
         let stream = dial::dial(&endpoint.spec.address, tls)
             .await
             .map_err(|error| ProxyError::with(Stage::Connect, error.reason, error))?;
-        Connection::start(stream, RESPONSE_HEAD)
+        let connection = Connection::start(stream, RESPONSE_HEAD)
             .await
-            .map_err(|error| ProxyError::with(Stage::Connect, Reason::ConnectFailed, error))
+            .map_err(|error| ProxyError::with(Stage::Connect, Reason::ConnectFailed, error))?;
+        endpoint.state.reached();
+        Ok(connection.permitted(permit))
     };
-    let connecting = pool.spec.timeouts.connect;
-    let deadline = (clock::now() + per_try.map_or(connecting, |per_try| per_try.min(connecting))).min(end);
-    match tokio::time::timeout_at(deadline.into(), connect).await {
-        Ok(opened) => opened,
-        Err(_) if clock::now() >= end => Err(ProxyError::new(Stage::Connect, Reason::TotalTimeout)),
-        Err(_) => Err(ProxyError::new(Stage::Connect, Reason::ConnectTimeout)),
-    }
+    let deadline = (clock::now() + connecting).min(end);
+    let opened = tokio::time::timeout_at(deadline.into(), connect).await;
+    opened.map_err(|_| out_of_time(Reason::ConnectTimeout))?
 }

@@ -20,6 +20,7 @@ use crate::cache::Recorder;
 use crate::proxy::fault::Fault;
 use crate::proxy::flow::{self, Flow};
 use crate::proxy::headers;
+use crate::proxy::held::Room;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::replay::KeptBody;
 #[cfg(debug_assertions)]
@@ -27,6 +28,7 @@ use crate::proxy::sabotage;
 use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::{IdleConnections, Keep};
 use crate::upstream::endpoint::EndpointState;
+use crate::upstream::queue;
 use crate::upstream::registry::SlotId;
 
 /// A body that broke off, and why.
@@ -153,18 +155,18 @@ impl ClientBody {
         }
     }
 
-    /// Reads all of it. The caller knows that it is small, and how long it is to be.
+    /// Reads all of it. The caller knows that it is small, how long it is to be, and that there is room for it.
     ///
     /// # Errors
     /// The client's fault.
-    pub(super) async fn collect(mut self, length: usize) -> Result<Bytes, Reason> {
+    pub(super) async fn collect(mut self, length: usize, room: Room) -> Result<Bytes, Reason> {
         let mut whole = bytes::BytesMut::with_capacity(length);
         while let Some(frame) = std::future::poll_fn(|context| self.poll_next(context)).await {
             if let Ok(data) = frame?.into_data() {
                 whole.extend_from_slice(&data);
             }
         }
-        Ok(whole.freeze())
+        Ok(room.filled(whole))
     }
 }
 
@@ -219,18 +221,32 @@ impl Body for RequestBody {
 }
 
 /// The right to use an endpoint for one attempt: counts itself out when dropped.
-pub(super) struct Lease(Arc<EndpointState>);
+pub(super) struct Lease {
+    state: Arc<EndpointState>,
+    /// Others may wait for it.
+    capped: bool,
+}
 
 impl Lease {
     /// None where the endpoint has so many already.
     pub(super) fn take(state: &Arc<EndpointState>, max_requests: Option<u32>) -> Option<Self> {
-        state.begin_request(max_requests).then(|| Self(state.clone()))
+        let capped = max_requests.is_some();
+        state.begin_request(max_requests).then(|| Self { state: state.clone(), capped })
+    }
+
+    /// The right that another request had.
+    pub(super) fn taken_over(state: Arc<EndpointState>) -> Self {
+        state.take_over();
+        Self { state, capped: true }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.0.end_request();
+        match self.capped {
+            false => self.state.end_request(),
+            true => queue::release(&self.state),
+        }
     }
 }
 

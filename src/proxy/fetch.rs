@@ -25,6 +25,8 @@ use crate::upstream::lesson::Lesson;
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::{BodyState, Condition, Failed, Progress, may_run_twice};
 
+/// So many endpoints that rest may one request meet, each of which another request was quicker to dial.
+const MOST_RESTING: u8 = 10;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
 /// A response's head, and the connection that its body comes on.
@@ -40,6 +42,13 @@ pub(super) struct Fetched {
 /// An endpoint, and the right to use it.
 pub(super) type Picked = (PoolIndex, EndpointIndex, Lease);
 
+/// What one more attempt is made for: the pool of the one before, and what that failed of; nothing where its response
+/// may not be the best.
+pub(super) struct Granted {
+    pub pool: PoolIndex,
+    pub reason: Option<Reason>,
+}
+
 /// A request between its attempts.
 pub(super) struct Attempts {
     /// When its total time ends.
@@ -49,6 +58,10 @@ pub(super) struct Attempts {
     pub tries: Tries,
     pub tried: SmallVec<[EndpointIndex; 4]>,
     pub place: Place,
+    /// One more attempt that is still to be made.
+    pub granted: Option<Granted>,
+    /// Attempts that were not made because the endpoint rests.
+    resting: u8,
     /// What the last attempt failed of.
     last: Option<Reason>,
     /// A response that is passed on where no better one comes.
@@ -72,6 +85,8 @@ impl Forward<'_> {
             tries: Tries::new(retry.attempts),
             tried: SmallVec::new(),
             place: self.begin(ledger),
+            granted: None,
+            resting: 0,
             last: None,
             held: None,
             chosen: None,
@@ -80,13 +95,17 @@ impl Forward<'_> {
         loop {
             let (pool_index, index, lease) = match self.choose(&mut attempts, ledger).await {
                 Ok(picked) => picked,
-                Err(reason) => return attempts.give_up(reason, ledger),
+                Err(reason) => {
+                    self.give_back(&mut attempts);
+                    return attempts.give_up(reason, ledger);
+                }
             };
             let pool = self.snapshot.pool(pool_index);
             let Some(endpoint) = pool.endpoint(index) else { return Err(Reason::Internal) };
-            // A request without a body has only just begun.
-            let first = attempts.tries.begun == 0 && ledger.body.is_none();
+            // A request without a body that did not have to wait has only just begun.
+            let first = attempts.tries.begun == 0 && ledger.body.is_none() && ledger.queued.is_none();
             let began = if first { ledger.started } else { clock::now() };
+            let before = (attempts.tries, (ledger.pool, ledger.endpoint, ledger.retries));
             (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), attempts.tries.begun);
             attempts.tries.begin();
             // What was not sent comes back by itself. What was sent and never came there does not, whatever its method.
@@ -102,7 +121,27 @@ impl Forward<'_> {
                 end: attempts.end,
                 per_try: retry.per_try_timeout.filter(|_| repeats),
             };
-            match attempt(self.worker, pool, endpoint, next, terms).await {
+            let outcome = attempt(self.worker, pool, endpoint, next, terms).await;
+            if !matches!(outcome, Outcome::Resting)
+                && let Some(Granted { pool, reason }) = attempts.granted.take()
+            {
+                self.worker.metrics.retry(&self.snapshot.pool(pool).spec.name, reason.map_or("status", Reason::as_str));
+            }
+            match outcome {
+                // It costs nothing, and says nothing of the endpoint.
+                Outcome::Resting => {
+                    (attempts.tries, (ledger.pool, ledger.endpoint, ledger.retries)) = before;
+                    pool.put_off_trial(endpoint, began, clock::now());
+                    attempts.tried.push(index);
+                    attempts.resting += 1;
+                    let is_lost = attempts.resting == MOST_RESTING
+                        || attempts.held.is_some() && self.choose_other(&mut attempts, ledger).is_err();
+                    if is_lost {
+                        self.give_back(&mut attempts);
+                        let reason = attempts.last.unwrap_or(Reason::AllDown);
+                        return attempts.give_up(reason, ledger);
+                    }
+                }
                 Outcome::Response { response, connection, connect, first_byte } => {
                     self.answered(pool, endpoint, &response, connect, first_byte, began);
                     let status = response.status();
@@ -137,19 +176,23 @@ impl Forward<'_> {
                     if condition != Condition::Stale {
                         attempts.tried.push(index);
                     }
-                    self.worker.metrics.retry(&pool.spec.name, reason.as_str());
+                    attempts.granted = Some(Granted { pool: pool_index, reason: Some(reason) });
                 }
             }
         }
     }
 
     /// Where the next attempt goes.
-    async fn choose(&self, attempts: &mut Attempts, ledger: &Ledger) -> Result<Picked, Reason> {
+    async fn choose(&self, attempts: &mut Attempts, ledger: &mut Ledger) -> Result<Picked, Reason> {
         if let Some(picked) = attempts.chosen.take() {
             return Ok(picked);
         }
         let (before, fresh) = (attempts.place.at(), attempts.tried.is_empty());
-        let picked = self.pick(&mut attempts.tried, &mut attempts.place, ledger);
+        let picked = match self.pick(&mut attempts.tried, &mut attempts.place, ledger) {
+            // Boxed: few requests ever wait. Who has an answer, if not the best, does not.
+            Err(Reason::PoolFull) if attempts.held.is_none() => Box::pin(self.pick_in_turn(attempts, ledger)).await,
+            picked => picked,
+        };
         let picked = picked.map_err(|reason| attempts.last.unwrap_or(reason))?;
         // All have been tried, and this one is asked once more.
         let once_more = !fresh && attempts.tried.is_empty() && before == attempts.place.at();

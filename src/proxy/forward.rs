@@ -17,6 +17,7 @@ use crate::proxy::cached::{Cached, Found};
 use crate::proxy::client::ConnectionInfo;
 use crate::proxy::fetch::Fetched;
 use crate::proxy::headers::{self, Forwarded};
+use crate::proxy::held::Rooms;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::replay::KeptBody;
 use crate::proxy::upgrade::{self, Tunnel};
@@ -102,8 +103,10 @@ impl Forward<'_> {
         );
         let retry = &self.plan.route.retry;
         let most = retry.body.bytes();
+        let rooms = Rooms::new(self.worker, self.snapshot.config.process.held_bodies.bytes());
         if let Some(length) = length.filter(|length| *length <= HELD_BODY.min(most)) {
-            let held = body.collect(length as usize).await?;
+            let Some(room) = rooms.take(length as usize) else { return Ok(RequestBody::Stream(Box::new(body))) };
+            let held = body.collect(length as usize, room).await?;
             if length != held.len() as u64 {
                 return Err(Reason::BadBody);
             }
@@ -111,7 +114,8 @@ impl Forward<'_> {
             return Ok(RequestBody::Held(held));
         }
         if retry.attempts > 1 && most > 0 && length.is_none_or(|length| length <= most) {
-            return Ok(RequestBody::Kept(Box::new(KeptBody::new(body, most as usize))));
+            let cap = length.unwrap_or(most) as usize;
+            return Ok(RequestBody::Kept(Box::new(KeptBody::new(body, cap, rooms))));
         }
         Ok(RequestBody::Stream(Box::new(body)))
     }
@@ -187,10 +191,11 @@ impl Forward<'_> {
         if let Some(protocol) = protocol {
             parts.headers.insert(header::UPGRADE, protocol);
         }
-        let (endpoint, early) = fetched.connection.into_stream().await;
+        let (endpoint, early, permit) = fetched.connection.into_stream().await;
         ledger.status = 101;
         let idle = self.plan.route.timeouts.tunnel;
-        *self.connection.tunnel.borrow_mut() = Some(Tunnel { endpoint, early, idle, lease: fetched.lease, ledger });
+        *self.connection.tunnel.borrow_mut() =
+            Some(Tunnel { endpoint, early, idle, permit, lease: fetched.lease, ledger });
         Response::from_parts(parts, ResponseBody::none())
     }
 

@@ -17,8 +17,10 @@ mod fetch;
 mod flow;
 mod forward;
 mod headers;
+mod held;
 mod ledger;
 mod pick;
+mod queue;
 mod replay;
 #[cfg(debug_assertions)]
 mod sabotage;

@@ -1,5 +1,7 @@
 //! Which endpoint of which pool an attempt goes to, and the right to use it.
 
+use std::time::Instant;
+
 use smallvec::SmallVec;
 
 use crate::base::clock;
@@ -25,7 +27,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn leg(&self) -> Option<Leg> {
+    /// The pool that it has come to.
+    pub(super) fn leg(&self) -> Option<Leg> {
         self.course.get(self.at).copied()
     }
 
@@ -53,7 +56,7 @@ impl Forward<'_> {
         tried: &mut SmallVec<[EndpointIndex; 4]>,
         place: &mut Place,
         ledger: &Ledger,
-    ) -> Result<(PoolIndex, EndpointIndex, Lease), Reason> {
+    ) -> Result<Picked, Reason> {
         loop {
             let leg = place.leg().ok_or(Reason::Internal)?;
             match self.trial(leg, tried, ledger).map_or_else(|| self.pick_from(leg, tried, ledger), Ok) {
@@ -103,7 +106,7 @@ impl Forward<'_> {
             tried,
             max_requests: self.max_requests(leg),
             key: affinity.key,
-            now: if tried.is_empty() { ledger.started } else { clock::now() },
+            now: time_of_pick(tried, ledger),
             backups_first: pool.has_stages && pool.state.begin(|| seed.number(5)) == BACKUPS,
             seed,
         };
@@ -113,8 +116,7 @@ impl Forward<'_> {
     /// An ejected endpoint of the pool that this request is to try.
     fn trial(&self, leg: Leg, tried: &[EndpointIndex], ledger: &Ledger) -> Option<EndpointIndex> {
         let pool = self.snapshot.pool(leg.pool);
-        let now = if tried.is_empty() { ledger.started } else { clock::now() };
-        if self.may_try(leg.pool, ledger) { pool.take_trial(tried, now) } else { None }
+        if self.may_try(leg.pool, ledger) { pool.take_trial(tried, time_of_pick(tried, ledger)) } else { None }
     }
 
     /// Whether an ejected endpoint of the pool waits for a request such as this one.
@@ -124,13 +126,13 @@ impl Forward<'_> {
     }
 
     /// Reads that overflow leave at least half of the write side to the writes.
-    fn max_requests(&self, leg: Leg) -> Option<u32> {
-        let full = self.snapshot.pool(leg.pool).spec.max_requests.map(std::num::NonZeroU32::get);
+    pub(super) fn max_requests(&self, leg: Leg) -> Option<u32> {
+        let full = self.snapshot.pool(leg.pool).spec.most_requests();
         if leg.head == self.plan.pool { full } else { full.map(|full| full / 2) }
     }
 
     /// Is this endpoint one that is used only for want of a better, or one of too few?
-    fn is_last_resort(&self, leg: Leg, index: EndpointIndex) -> bool {
+    pub(super) fn is_last_resort(&self, leg: Leg, index: EndpointIndex) -> bool {
         let pool = self.snapshot.pool(leg.pool);
         let Some(endpoint) = pool.endpoint(index) else { return false };
         match pool.standing(endpoint, clock::recent()) {
@@ -151,7 +153,7 @@ impl Forward<'_> {
     }
 
     /// Where the request had to go on to a worse stage, traffic is held there until the control plane lets it go.
-    fn hold(&self, leg: Leg, backup: bool) {
+    pub(super) fn hold(&self, leg: Leg, backup: bool) {
         let head = self.snapshot.pool(leg.head);
         if !head.has_stages {
             return;
@@ -164,4 +166,9 @@ impl Forward<'_> {
             head.state.raise(stage);
         }
     }
+}
+
+/// Now; a first pick without a wait spares the look at the clock.
+fn time_of_pick(tried: &[EndpointIndex], ledger: &Ledger) -> Instant {
+    if tried.is_empty() && ledger.queued.is_none() { ledger.started } else { clock::now() }
 }

@@ -1,7 +1,8 @@
 //! A body that is passed on as it comes and kept while it is small, so that it can be sent again.
 //!
 //! Nothing waits for the body to be whole: what an attempt has passed on is kept up to the route's `retry.body`, and the
-//! rest comes back when the attempt is dropped. A body that outgrows the cap is let go of, and goes by once.
+//! rest comes back when the attempt is dropped. A body that outgrows the cap, or the room that all of them have, is let
+//! go of, and goes by once.
 //! Kept as a copy: pieces shared with the client's connection would hold buffers many times their size.
 
 use std::cell::{Cell, RefCell};
@@ -11,17 +12,38 @@ use std::task::{Context, Poll, ready};
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
+use smallvec::SmallVec;
 
 use crate::base::reason::Reason;
 use crate::proxy::body::{ClientBody, RequestBody};
+use crate::proxy::held::{Room, Rooms};
+
+/// Room is taken in steps of so many bytes.
+const STEP: usize = 64 * 1024;
+
+/// A body in the pieces that were kept between attempts.
+type Pieces = SmallVec<[Bytes; 1]>;
 
 /// What has been passed on of a body, and the rest while no attempt has it.
 pub(super) struct Kept {
     cap: usize,
-    bytes: RefCell<BytesMut>,
+    rooms: Rooms,
+    bytes: RefCell<Keeping>,
     trailers: RefCell<Option<HeaderMap>>,
     progress: Cell<Progress>,
     rest: RefCell<Option<ClientBody>>,
+}
+
+#[derive(Default)]
+struct Keeping {
+    /// What attempts have sent before the one that runs.
+    pieces: Pieces,
+    /// What this one has passed on.
+    newest: BytesMut,
+    /// For that.
+    room: Option<Room>,
+    /// Bytes of both.
+    len: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,13 +52,13 @@ enum Progress {
     Coming,
     /// All of it is kept.
     Whole,
-    /// It has outgrown the cap, or will not be needed.
+    /// It has outgrown the cap, found no room, or will not be needed.
     Dropped,
 }
 
 /// The body of one attempt: what is kept, then what still comes.
 pub struct KeptBody {
-    again: Bytes,
+    again: smallvec::IntoIter<[Bytes; 1]>,
     /// Behind `again`, where that is the whole body.
     trailers: Option<HeaderMap>,
     body: Option<ClientBody>,
@@ -59,7 +81,8 @@ impl Kept {
             Progress::Whole => None,
             Progress::Coming => Some(self.rest.take()?),
         };
-        let (again, trailers) = (Bytes::copy_from_slice(&self.bytes.borrow()), self.trailers.borrow().clone());
+        let again = self.bytes.borrow_mut().pieces().into_iter();
+        let trailers = self.trailers.borrow().clone();
         Some(RequestBody::Kept(Box::new(KeptBody { again, trailers, body, kept: self.clone() })))
     }
 
@@ -73,12 +96,9 @@ impl Kept {
         if self.progress.get() != Progress::Coming {
             return;
         }
-        let mut bytes = self.bytes.borrow_mut();
-        if bytes.len() + data.len() <= self.cap {
-            return bytes.extend_from_slice(data);
+        if !self.bytes.borrow_mut().add(data, self.cap, &self.rooms) {
+            self.let_go();
         }
-        drop(bytes);
-        self.let_go();
     }
 
     fn end(&self) {
@@ -88,22 +108,59 @@ impl Kept {
     }
 }
 
+impl Keeping {
+    /// False where that would be more than `cap` bytes, or there is no room for it.
+    fn add(&mut self, data: &[u8], cap: usize, rooms: &Rooms) -> bool {
+        let left = cap - self.len;
+        if data.len() > left {
+            return false;
+        }
+        let size = self.room.as_ref().map_or(0, Room::size);
+        let missing = (self.newest.len() + data.len()).saturating_sub(size);
+        if missing > 0 {
+            let step = missing.next_multiple_of(STEP).min(left + self.newest.len() - size);
+            let taken = match &mut self.room {
+                Some(room) => rooms.enlarge(room, step),
+                none => {
+                    *none = rooms.take(step);
+                    none.is_some()
+                }
+            };
+            if !taken {
+                return false;
+            }
+        }
+        self.newest.extend_from_slice(data);
+        self.len += data.len();
+        true
+    }
+
+    /// All of it, not copied.
+    fn pieces(&mut self) -> Pieces {
+        if let Some(room) = self.room.take() {
+            self.pieces.push(room.filled(std::mem::take(&mut self.newest)));
+        }
+        self.pieces.clone()
+    }
+}
+
 impl KeptBody {
-    /// Keeps what passes up to `cap` bytes.
-    pub(super) fn new(body: ClientBody, cap: usize) -> Self {
+    /// Keeps what passes up to `cap` bytes, as far as there is room.
+    pub(super) fn new(body: ClientBody, cap: usize, rooms: Rooms) -> Self {
         let kept = Kept {
             cap,
+            rooms,
             bytes: RefCell::default(),
             trailers: RefCell::default(),
             progress: Cell::new(Progress::Coming),
             rest: RefCell::default(),
         };
-        Self { again: Bytes::new(), trailers: None, body: Some(body), kept: Rc::new(kept) }
+        Self { again: Pieces::new().into_iter(), trailers: None, body: Some(body), kept: Rc::new(kept) }
     }
 
     pub(super) fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        if !self.again.is_empty() {
-            return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.again)))));
+        if let Some(piece) = self.again.next() {
+            return Poll::Ready(Some(Ok(Frame::data(piece))));
         }
         let Some(body) = &mut self.body else {
             return Poll::Ready(self.trailers.take().map(|trailers| Ok(Frame::trailers(trailers))));
@@ -129,11 +186,12 @@ impl KeptBody {
 
     pub(super) fn is_at_end(&self) -> bool {
         let ended = self.body.as_ref().is_none_or(ClientBody::is_end_stream);
-        self.again.is_empty() && self.trailers.is_none() && ended
+        self.again.as_slice().is_empty() && self.trailers.is_none() && ended
     }
 
     pub(super) fn hint(&self) -> SizeHint {
-        let (again, rest) = (self.again.len() as u64, self.body.as_ref().map(ClientBody::hint).unwrap_or_default());
+        let again = self.again.as_slice().iter().map(|piece| piece.len() as u64).sum::<u64>();
+        let rest = self.body.as_ref().map(ClientBody::hint).unwrap_or_default();
         let mut hint = SizeHint::new();
         hint.set_lower(again + rest.lower());
         if let Some(upper) = rest.upper() {

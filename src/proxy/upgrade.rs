@@ -12,6 +12,7 @@ use crate::base::reason::Reason;
 use crate::proxy::body::{BodyMeter, Lease};
 use crate::proxy::ledger::Ledger;
 use crate::upstream::connection::EndpointStream;
+use crate::upstream::connection::permit::Permit;
 
 /// A tunnel that waits for the client's connection to be let go.
 pub struct Tunnel {
@@ -21,6 +22,8 @@ pub struct Tunnel {
     pub early: Bytes,
     /// Ends when nothing has moved for so long.
     pub idle: Duration,
+    #[expect(dead_code, reason = "held for its drop, which frees the connection's place")]
+    pub(super) permit: Option<Permit>,
     #[expect(dead_code, reason = "held for its drop, which frees the endpoint")]
     pub(super) lease: Lease,
     pub(super) ledger: Box<Ledger>,

@@ -53,6 +53,7 @@ pub(crate) fn route(name: &str, hosts: &[&str], paths: &[&str]) -> Route {
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
         limits: RouteLimits { body: ByteSize(1) },
+        priority: crate::config::model::Priority::Normal,
         timeouts: RouteTimeouts { total: Duration::ZERO, tunnel: Duration::ZERO },
         retry: Retry::default(),
         cache: None,

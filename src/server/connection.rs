@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderValue, Request, Response};
@@ -24,6 +23,7 @@ use crate::config;
 use crate::config::model::{ListenerLimits, ListenerTimeouts, Name};
 use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
 use crate::server::phase::{Phase, Phases};
+use crate::server::room::Room;
 use crate::server::socket::Socket;
 use crate::server::stream::{ClientStream, Transport};
 use crate::server::streams::Streams;
@@ -78,22 +78,19 @@ struct Opened {
 pub(super) struct Open {
     worker: Rc<WorkerContext>,
     listener: Name,
-    of_listener: Arc<AtomicUsize>,
+    /// Counted out behind the metrics.
+    _room: Room,
 }
 
 impl Open {
-    pub(super) fn new(worker: &Rc<WorkerContext>, listener: &Listener) -> Self {
-        worker.plane.connections.fetch_add(1, Ordering::Relaxed);
-        listener.open.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn new(worker: &Rc<WorkerContext>, listener: &Listener, room: Room) -> Self {
         worker.metrics.connection_opened(&listener.spec.name);
-        Self { worker: worker.clone(), listener: listener.spec.name.clone(), of_listener: listener.open.clone() }
+        Self { worker: worker.clone(), listener: listener.spec.name.clone(), _room: room }
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.worker.plane.connections.fetch_sub(1, Ordering::Relaxed);
-        self.of_listener.fetch_sub(1, Ordering::Relaxed);
         self.worker.metrics.connection_closed(&self.listener);
     }
 }

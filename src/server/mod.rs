@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 pub mod listener;
 mod phase;
+mod room;
 mod socket;
 mod stream;
 mod streams;

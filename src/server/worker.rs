@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -26,6 +26,7 @@ use crate::proxy::{Contained, WorkerContext, WorkerSnapshot};
 use crate::server::connection::{Accepted, Open};
 use crate::server::listener::BACKLOG;
 use crate::server::phase::{Phase, Phases};
+use crate::server::room::{Limits, READ_ANEW, Room};
 use crate::server::socket::Socket;
 use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 
@@ -76,11 +77,17 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
+            () = plane.asked_for_room(index) => {
+                context.idle.make_room();
+                continue;
+            }
             _ = tick.tick() => {
                 beat();
                 for listening in sockets.values() {
                     listening.snapshot(&context);
                 }
+                // What no release tells: see `upstream::queue`.
+                context.snapshot().pools.iter().for_each(|pool| pool.queue.look());
                 context.log.tick();
                 context.sweep(clock::now());
                 continue;
@@ -157,16 +164,49 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: TcpLis
         Ok(socket) => socket,
         Err(error) => return tracing::error!(listener = %listening.name.borrow(), %error, "cannot listen"),
     };
-    let mut complain_from = clock::now();
+    let (mut complain_from, mut tell_from) = (clock::now(), clock::now());
+    let mut pause = None;
     loop {
-        let accepted = tokio::select! {
+        let mut ready = tokio::select! {
             biased;
             () = listening.closing.cancelled() => break,
-            accepted = socket.async_io(Interest::READABLE, TcpListener::accept) => accepted,
+            ready = socket.readable() => match ready {
+                Ok(ready) => ready,
+                Err(error) => return tracing::error!(listener = %listening.name.borrow(), %error, "cannot listen"),
+            },
         };
-        match accepted {
-            Ok((stream, peer)) => accept(&context, &listening, stream, peer, &phases),
-            Err(error) if is_shortage(&error) => {
+        let snapshot = listening.snapshot(&context);
+        let Some(index) = snapshot.listener_named(&listening.name.borrow()) else { break };
+        let listener = &snapshot.listeners[index.at()];
+        let limits = Limits::new(&context, &snapshot, listener);
+        let room = match limits.room() {
+            Some(room) => room,
+            None => {
+                if pause.is_none() {
+                    context.metrics.pause(&listener.spec.name);
+                    pause = Some(listener.open.pause());
+                }
+                let now = clock::now();
+                if now >= tell_from {
+                    tracing::warn!(listener = %listener.spec.name, "accepting pauses: {}", limits.reached());
+                    tell_from = now + COMPLAINT_EVERY;
+                }
+                let waiting = tokio::time::timeout(READ_ANEW, limits.room_when_free());
+                tokio::select! {
+                    biased;
+                    () = listening.closing.cancelled() => break,
+                    room = waiting => match room {
+                        Ok(room) => room,
+                        Err(_) => continue,
+                    },
+                }
+            }
+        };
+        pause = None;
+        match ready.try_io(|socket| socket.get_ref().accept()) {
+            Ok(Ok((stream, peer))) => accept(&context, &listening, stream, peer, room, &phases),
+            Ok(Err(error)) if is_shortage(&error) => {
+                drop((room, ready));
                 let now = clock::now();
                 if now >= complain_from {
                     let name = listening.name.borrow().clone();
@@ -176,15 +216,15 @@ async fn listen(context: Rc<WorkerContext>, listening: Listening, socket: TcpLis
                 // The socket stays ready: without a rest this loop would take the whole core.
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
-            // The client was gone before we came to it.
-            Err(_) => {}
+            // The client was gone before we came to it; or another look found nobody.
+            Ok(Err(_)) | Err(_) => {}
         }
     }
     // Asked of the kernel itself: the runtime may not have heard yet of who has come.
     let socket = socket.into_inner();
     for _ in 0..BACKLOG {
         match socket.accept() {
-            Ok((stream, peer)) => accept(&context, &listening, stream, peer, &phases),
+            Ok((stream, peer)) => accept_last(&context, &listening, stream, peer, &phases),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) if is_shortage(&error) => tokio::time::sleep(ACCEPT_PAUSE).await,
             // One who has left already is not the last in the queue.
@@ -205,7 +245,8 @@ fn is_shortage(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(EMFILE | ENFILE | ENOBUFS | ENOMEM))
 }
 
-fn accept(
+/// Takes one who waits on a socket that closes: without room there is no later for it.
+fn accept_last(
     context: &Rc<WorkerContext>,
     listening: &Listening,
     stream: TcpStream,
@@ -215,30 +256,35 @@ fn accept(
     let snapshot = listening.snapshot(context);
     let name = &*listening.name.borrow();
     let Some(index) = snapshot.listener_named(name) else { return };
-    let listener = &snapshot.listeners[index.at()];
-    let count = |open: &AtomicUsize| open.load(Ordering::Relaxed);
-    let full = match listener.spec.limits.connections {
-        _ if count(&context.plane.connections) >= snapshot.config.process.max_connections => {
-            Some("process.max_connections is reached")
-        }
-        Some(limit) if count(&listener.open) >= limit => Some("the listener's limits.connections is reached"),
-        _ => None,
-    };
-    if let Some(detail) = full {
-        let record = ConnectionRecord {
-            client_ip: peer.ip(),
-            listener: index,
-            listener_name: name,
-            status: None,
-            reason: Reason::ConnectionLimit,
-            detail,
-        };
-        context.metrics.connection(&record);
-        context.log.connection(&record);
-        return;
+    let limits = Limits::new(context, &snapshot, &snapshot.listeners[index.at()]);
+    if let Some(room) = limits.room() {
+        return accept(context, listening, stream, peer, room, phases);
     }
+    let record = ConnectionRecord {
+        client_ip: peer.ip(),
+        listener: index,
+        listener_name: name,
+        status: None,
+        reason: Reason::ConnectionLimit,
+        detail: &limits.reached(),
+    };
+    context.metrics.connection(&record);
+    context.log.connection(&record);
+}
+
+fn accept(
+    context: &Rc<WorkerContext>,
+    listening: &Listening,
+    stream: TcpStream,
+    peer: SocketAddr,
+    room: Room,
+    phases: &Rc<Phases>,
+) {
+    let snapshot = listening.snapshot(context);
+    let name = &*listening.name.borrow();
+    let Some(index) = snapshot.listener_named(name) else { return };
     let accepted = Accepted {
-        open: Open::new(context, listener),
+        open: Open::new(context, &snapshot.listeners[index.at()], room),
         socket: Cell::new(Some(Socket::new(stream))),
         peer,
         listener: name.clone(),

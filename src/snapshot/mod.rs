@@ -8,13 +8,14 @@ mod keys;
 pub mod plane;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use dashmap::DashMap;
 use rustls::server::ProducesTickets;
 
 use crate::base::id::{CacheIndex, ListenerIndex, PoolIndex};
+use crate::base::slots::Slots;
 use crate::cache::Cache;
 use crate::config::model::{self, Config, Name};
 use crate::route::table::RouteTable;
@@ -50,7 +51,38 @@ pub struct Listener {
     /// TLS; cleartext without.
     pub tls: Option<ServerTls>,
     /// Its open connections, over all workers and reloads.
-    pub open: Arc<AtomicUsize>,
+    pub open: Arc<OpenConnections>,
+}
+
+/// A listener's open connections, and whether there is room for more.
+#[derive(Debug, Default)]
+pub struct OpenConnections {
+    /// Those that are open.
+    pub connections: Slots,
+    paused: AtomicUsize,
+}
+
+/// A worker that accepts nobody on a listener, until dropped.
+#[derive(Debug)]
+pub struct Pause(Arc<OpenConnections>);
+
+impl OpenConnections {
+    /// A worker accepts nobody from here on.
+    pub fn pause(self: &Arc<Self>) -> Pause {
+        self.paused.fetch_add(1, Ordering::Relaxed);
+        Pause(self.clone())
+    }
+
+    /// Workers that accept nobody now.
+    pub fn paused(&self) -> usize {
+        self.paused.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Pause {
+    fn drop(&mut self) {
+        self.0.paused.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// What lives outside every snapshot and is found again by key.
@@ -59,7 +91,7 @@ pub struct Carried {
     pub registry: Registry,
     caches: DashMap<Name, (model::CacheZone, Arc<Cache>)>,
     tickets: DashMap<Name, Arc<dyn ProducesTickets>>,
-    open: DashMap<Name, Arc<AtomicUsize>>,
+    open: DashMap<Name, Arc<OpenConnections>>,
     keys: keys::Keys,
 }
 

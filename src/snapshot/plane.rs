@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use arc_swap::ArcSwap;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
+use crate::base::slots::Slots;
 use crate::config::model::Name;
 use crate::snapshot::{Carried, Snapshot};
 use crate::telemetry::access_log::AccessLog;
@@ -23,9 +24,13 @@ pub struct Plane {
     /// The access log.
     pub access_log: Arc<AccessLog>,
     /// Open client connections over all workers.
-    pub connections: AtomicUsize,
+    pub connections: Slots,
     /// The process is on its way out: not ready, no keep-alive.
     pub draining: AtomicBool,
+    /// Bytes of request bodies that are held for a retry.
+    pub held_bodies: Arc<Slots>,
+    /// One for each worker: rung where somebody waits for the place of an idle connection.
+    room_wanted: Vec<Notify>,
     /// [`crate::base::clock::millis`] of each worker's last tick.
     pub worker_ticks: Vec<AtomicU64>,
 }
@@ -44,10 +49,25 @@ impl Plane {
             carried,
             metrics,
             access_log,
-            connections: AtomicUsize::new(0),
+            connections: Slots::default(),
             draining: AtomicBool::new(false),
+            held_bodies: Arc::default(),
+            room_wanted: (0..workers).map(|_| Notify::new()).collect(),
             worker_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
         }
+    }
+
+    /// Waits until the worker of that number is asked.
+    pub async fn asked_for_room(&self, worker: usize) {
+        match self.room_wanted.get(worker) {
+            Some(wanted) => wanted.notified().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Asks every worker to close an idle connection whose place is waited for.
+    pub fn ask_for_room(&self) {
+        self.room_wanted.iter().for_each(Notify::notify_one);
     }
 }
 

@@ -48,6 +48,11 @@ tables! {
     retries: Counter,
     retries_denied: Counter,
     stale: Counter,
+    queued: Counter,
+    queue_refused: Counter,
+    queue_times: Histogram,
+    not_held: Counter,
+    pauses: Counter,
     cache: Counter,
     handshakes: Counter,
     panics: Counter,
@@ -190,6 +195,9 @@ impl Metrics {
             (&names::POOL_RETRIES, &workers.retries),
             (&names::POOL_RETRIES_DENIED, &workers.retries_denied),
             (&names::ENDPOINT_STALE, &workers.stale),
+            (&names::POOL_QUEUED, &workers.queued),
+            (&names::POOL_QUEUE_REFUSED, &workers.queue_refused),
+            (&names::LISTENER_PAUSES, &workers.pauses),
             (&names::CACHE_REQUESTS, &workers.cache),
             (&names::TLS_HANDSHAKES, &workers.handshakes),
         ] {
@@ -199,6 +207,7 @@ impl Metrics {
             (&names::HTTP_DURATION, &workers.durations),
             (&names::POOL_CONNECT, &workers.connect),
             (&names::POOL_RESPONSE, &workers.response),
+            (&names::POOL_QUEUE_SECONDS, &workers.queue_times),
         ] {
             sink.times(metric, registry.sums());
         }
@@ -213,6 +222,8 @@ impl Metrics {
         for (listener, running) in self.in_flight() {
             sink.set(&names::HTTP_IN_FLIGHT, &[&listener], running as f64);
         }
+        let not_held = workers.not_held.sums().into_values().sum::<u64>();
+        sink.set(&names::BODIES_NOT_HELD, &[], not_held as f64);
         let panics = workers.panics.sums().into_values().sum::<u64>();
         sink.set(&names::PANICS, &[], panics as f64);
     }
@@ -304,6 +315,27 @@ impl WorkerMetrics {
     /// Idle connections were found closed by their endpoint before a request was lost on one.
     pub fn stale(&self, pool: &str, endpoint: &str, count: u32) {
         self.stale.with(&[pool, endpoint], |counter| counter.add(u64::from(count)));
+    }
+
+    /// A request has waited in a pool's queue for so long.
+    pub fn queued(&self, pool: &str, time: Duration) {
+        self.queued.count(&[pool]);
+        self.queue_times.observe(&[pool], time);
+    }
+
+    /// A request's body is streamed for want of room to hold it.
+    pub fn body_not_held(&self) {
+        self.not_held.count(&[]);
+    }
+
+    /// Accepting pauses on a listener.
+    pub fn pause(&self, listener: &str) {
+        self.pauses.count(&[listener]);
+    }
+
+    /// A request was refused by a pool's queue, or left it in vain.
+    pub fn queue_refused(&self, pool: &str, reason: Reason) {
+        self.queue_refused.count(&[pool, reason.as_str()]);
     }
 
     /// A fault in headgate ended a request or connection.

@@ -52,6 +52,14 @@ metrics! {
         "Client connections accepted.";
     CONNECTIONS_REJECTED = Counter "headgate_connections_rejected_total" ["reason"]
         "Client connections closed at once for want of room.";
+    LISTENER_PAUSED = Gauge "headgate_listener_paused" ["listener"]
+        "Workers that would accept on it and may not, because a limit of connections is reached.";
+    LISTENER_PAUSES = Counter "headgate_listener_pauses_total" ["listener"]
+        "Times that a worker has paused to accept on it.";
+    BODIES_HELD = Gauge "headgate_held_bodies_bytes" []
+        "Memory that request bodies take which are held for a retry.";
+    BODIES_NOT_HELD = Counter "headgate_held_bodies_refused_total" []
+        "Request bodies that were streamed, and so could not be retried, because process.held_bodies was reached.";
     ENDPOINT_REQUESTS = Counter "headgate_endpoint_requests_total" ["pool", "endpoint", "code"]
         "Attempts on endpoints; code is the failure's reason where no status came.";
     ENDPOINT_UP = Gauge "headgate_endpoint_up" ["pool", "endpoint"]
@@ -76,6 +84,16 @@ metrics! {
         "Attempts that failed and were not repeated: budget, attempts, method, body, condition, endpoints, deadline.";
     ENDPOINT_STALE = Counter "headgate_endpoint_stale_connections_total" ["pool", "endpoint"]
         "Idle connections found closed by the endpoint before a request was lost on one.";
+    POOL_QUEUE_LENGTH = Gauge "headgate_pool_queue_length" ["pool"]
+        "Requests that wait for an endpoint with room.";
+    POOL_QUEUED = Counter "headgate_pool_queued_total" ["pool"]
+        "Requests that had to wait for an endpoint with room.";
+    POOL_QUEUE_REFUSED = Counter "headgate_pool_queue_refused_total" ["pool", "reason"]
+        "Requests that were refused instead of waiting, or after it.";
+    POOL_QUEUE_SECONDS = Histogram "headgate_pool_queue_seconds" ["pool"]
+        "Time that requests have waited for an endpoint, served or not.";
+    ENDPOINT_CONNECTIONS = Gauge "headgate_endpoint_connections" ["pool", "endpoint"]
+        "Open connections to the endpoint, idle ones too and probes left out.";
     CACHE_REQUESTS = Counter "headgate_cache_requests_total" ["route", "result"]
         "Requests on routes that have a cache, by what it did.";
     CACHE_BYTES = Gauge "headgate_cache_bytes" ["zone"]

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::base::clock;
 use crate::base::id::EndpointIndex;
 use crate::config::model::Ejection;
-use crate::upstream::endpoint::{Standing, Verdict};
+use crate::upstream::endpoint::{BETWEEN_DIALS, Standing, Verdict};
 use crate::upstream::health::passive::Ending;
 use crate::upstream::pool::{Endpoint, Pool};
 
@@ -89,10 +89,20 @@ impl Pool {
         found
     }
 
+    /// The attempt that began then was not made: where it was the trial, another may be made as soon as the endpoint may
+    /// be dialled again.
+    pub fn put_off_trial(&self, endpoint: &Endpoint, began: Instant, now: Instant) {
+        let again = now + BETWEEN_DIALS;
+        if endpoint.state.passive.put_off_trial(began, again) {
+            self.state.trial_not_after(clock::millis(again));
+        }
+    }
+
     fn can_be_tried(&self, endpoint: &Endpoint, now: Instant) -> bool {
         let state = &endpoint.state;
-        let is_full = self.spec.max_requests.is_some_and(|most| state.in_flight() >= most.get());
-        let is_wanted = state.verdict() != Verdict::Down && endpoint.drain.is_none() && !state.is_suspect(now);
+        let is_full = self.spec.most_requests().is_some_and(|most| state.in_flight() >= most);
+        let is_doubted = state.is_suspect(now) || state.is_resting(now);
+        let is_wanted = state.verdict() != Verdict::Down && endpoint.drain.is_none() && !is_doubted;
         is_wanted && !is_full && state.passive.is_trial_due(now)
     }
 
@@ -190,6 +200,25 @@ mod tests {
         pool.plan_trial(due);
         assert!(!pool.is_trial_due(due + Duration::from_secs(9)));
         assert_eq!(pool.take_trial(&[], due + Duration::from_secs(10)), Some(EndpointIndex(0)));
+    }
+
+    #[test]
+    fn a_trial_that_was_not_made_is_made_as_soon_as_it_can_be() {
+        let (pool, start) = (pool(2, ""), clock::now());
+        let (rule, endpoint) = (pool.spec.ejection.unwrap(), &pool.endpoints[0]);
+        assert!(pool.eject(&rule, endpoint, start, "test"));
+        let due = start + Duration::from_secs(30);
+        endpoint.state.suspect(due - Duration::from_millis(1_010), "refused");
+        assert!(endpoint.state.may_dial(|| due));
+        assert_eq!(pool.take_trial(&[], due), None, "it rests: another is trying to connect to it");
+        let later = due + BETWEEN_DIALS;
+        pool.plan_trial(later);
+        assert!(pool.is_trial_due(later) && pool.take_trial(&[], later).is_some());
+        pool.put_off_trial(endpoint, start, later);
+        assert_eq!(pool.take_trial(&[], later + BETWEEN_DIALS), None, "that was no trial");
+        pool.put_off_trial(endpoint, later, later);
+        assert!(pool.is_trial_due(later + BETWEEN_DIALS) && !pool.is_trial_due(later));
+        assert_eq!(pool.take_trial(&[], later + BETWEEN_DIALS), Some(EndpointIndex(0)));
     }
 
     #[test]

@@ -3,15 +3,17 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::base::clock;
+use crate::base::slots::Slots;
 use crate::upstream::health::passive::Passive;
 use crate::upstream::latency::Latency;
+use crate::upstream::queue::PoolQueue;
 use crate::upstream::share::{Ramp, Share};
 
 /// The control plane's word on an endpoint.
@@ -84,6 +86,8 @@ const EVIDENCE_KEPT: usize = 20;
 /// First suspicion without active checks; doubles up to [`LONGEST_DOUBT`].
 const FIRST_DOUBT: Duration = Duration::from_secs(1);
 const LONGEST_DOUBT: Duration = Duration::from_secs(30);
+/// The shortest time between two tries to connect to an endpoint that could not be reached.
+pub(crate) const BETWEEN_DIALS: Duration = Duration::from_millis(100);
 
 /// What lives as long as (pool, address) does, over all reloads.
 #[derive(Debug)]
@@ -105,6 +109,12 @@ pub struct EndpointState {
     slow_start_ms: AtomicU64,
     /// It joined a process that ran already.
     joined: bool,
+    /// Open connections over all workers, probes left out.
+    connections: Slots,
+    /// Where its pool's requests wait.
+    queue: Arc<PoolQueue>,
+    /// [`clock::millis`] of the last try to connect, from one that failed to one that does not; 0 in between.
+    dialled: AtomicU64,
     evidence: Mutex<VecDeque<Evidence>>,
     /// Asks the prober for a look before its next interval.
     probe_wanted: Notify,
@@ -131,9 +141,27 @@ impl EndpointState {
             ramp: Ramp::default(),
             slow_start_ms: AtomicU64::new(0),
             joined,
+            connections: Slots::default(),
+            queue: Arc::default(),
+            dialled: AtomicU64::new(0),
             evidence: Mutex::new(VecDeque::new()),
             probe_wanted: Notify::new(),
         }
+    }
+
+    /// Likewise, with the queue of its pool.
+    pub fn queued_in(self, queue: Arc<PoolQueue>) -> Self {
+        Self { queue, ..self }
+    }
+
+    /// Where its pool's requests wait.
+    pub fn queue(&self) -> &Arc<PoolQueue> {
+        &self.queue
+    }
+
+    /// Its open connections over all workers, probes left out.
+    pub fn connections(&self) -> &Slots {
+        &self.connections
     }
 
     /// The control plane's word.
@@ -209,6 +237,34 @@ impl EndpointState {
         }
     }
 
+    /// Whether nobody may try to connect to it now: since it could not be reached it rests between two tries, so that
+    /// those who have no other endpoint get their answer at once and do not storm it.
+    pub fn is_resting(&self, now: Instant) -> bool {
+        let dialled = self.dialled.load(Ordering::Relaxed);
+        dialled != 0 && clock::millis(now) < dialled + BETWEEN_DIALS.as_millis() as u64
+    }
+
+    /// May a worker try to connect now? While it could not be reached, over all workers, once in [`BETWEEN_DIALS`]: the
+    /// turn is taken with the answer.
+    pub fn may_dial(&self, now: impl FnOnce() -> Instant) -> bool {
+        if self.dialled.load(Ordering::Relaxed) == 0 {
+            return true;
+        }
+        let now = clock::millis(now());
+        let due = |last: u64| match last {
+            0 => Some(0),
+            last => (now >= last + BETWEEN_DIALS.as_millis() as u64).then_some(now),
+        };
+        self.dialled.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok()
+    }
+
+    /// A connection to it was opened. That is no reason to trust it, and all who wait for its answers may come.
+    pub fn reached(&self) {
+        if self.dialled.load(Ordering::Relaxed) != 0 {
+            self.dialled.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Whether a worker doubts it.
     pub(crate) fn is_suspect(&self, now: Instant) -> bool {
         let until = self.suspect_until.load(Ordering::Relaxed);
@@ -219,6 +275,9 @@ impl EndpointState {
     ///
     /// Doubts that overlap count once, so that one outage seen by many requests does not double the wait each time.
     pub fn suspect(&self, now: Instant, detail: &str) {
+        let at = clock::millis(now).max(1);
+        // Where it rests already, the next try is counted from the last.
+        let _ = self.dialled.compare_exchange(0, at, Ordering::Relaxed, Ordering::Relaxed);
         if self.is_suspect(now) {
             return;
         }
@@ -240,6 +299,7 @@ impl EndpointState {
         if self.doubts.load(Ordering::Relaxed) != 0 {
             self.doubts.store(0, Ordering::Relaxed);
             self.suspect_until.store(0, Ordering::Relaxed);
+            self.reached();
         }
     }
 
@@ -284,8 +344,14 @@ impl EndpointState {
         begun
     }
 
+    /// Counts a request in that was handed the right of another, which is counted as in flight already.
+    pub(crate) fn take_over(&self) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `SeqCst`, because of who waits for it: see [`crate::upstream::queue`].
     pub(crate) fn end_request(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.in_flight.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -310,6 +376,33 @@ mod tests {
         state.suspect(later, "refused");
         assert_eq!(state.standing(later + Duration::from_millis(1_001)), Standing::Usable);
         assert_eq!(state.evidence().len(), 3);
+    }
+
+    #[test]
+    fn one_that_cannot_be_reached_is_dialled_by_one_at_a_time() {
+        let state = EndpointState::new(false);
+        let now = clock::now();
+        assert!(state.may_dial(|| now) && state.may_dial(|| now), "who is trusted may be dialled at will");
+        state.suspect(now, "refused");
+        assert!(!state.may_dial(|| now) && state.is_resting(now));
+        let later = now + Duration::from_millis(100);
+        assert!(!state.is_resting(later), "a last resort again");
+        let dials = std::thread::scope(|scope| {
+            let dialling: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| (0..100).filter(|_| state.may_dial(|| later)).count())).collect();
+            dialling.into_iter().map(|dialling| dialling.join().unwrap()).sum::<usize>()
+        });
+        assert!(dials == 1 && state.is_resting(later));
+        // The suspicion has ended, and nobody knows yet whether it was right.
+        let ended = now + Duration::from_millis(1_001);
+        assert!(state.may_dial(|| ended) && !state.may_dial(|| ended));
+        assert!(state.standing(ended) == Standing::Usable && state.is_resting(ended));
+        state.reached();
+        assert!(state.may_dial(|| ended) && state.may_dial(|| ended) && !state.is_resting(ended));
+        state.suspect(ended, "refused");
+        assert!(state.is_resting(ended));
+        state.trust();
+        assert!(state.may_dial(|| ended) && !state.is_resting(ended));
     }
 
     #[test]

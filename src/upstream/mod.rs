@@ -18,6 +18,7 @@ pub mod lesson;
 pub mod orders;
 pub mod pool;
 pub mod pool_state;
+pub mod queue;
 pub mod registry;
 pub mod resolve;
 pub mod retry;

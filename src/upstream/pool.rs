@@ -18,6 +18,7 @@ use crate::upstream::budget::Budget;
 use crate::upstream::endpoint::{EndpointState, Standing};
 use crate::upstream::orders::Drain;
 use crate::upstream::pool_state::PoolState;
+use crate::upstream::queue::PoolQueue;
 use crate::upstream::registry::{NameState, Registry, SlotId};
 use crate::upstream::resolve::{self, LookupFault};
 use crate::upstream::sticky::Sticky;
@@ -31,6 +32,8 @@ pub struct Pool {
     pub endpoints: Vec<Endpoint>,
     /// The names among the settings.
     pub names: Vec<PoolName>,
+    /// Where its requests wait while all endpoints are at their limit.
+    pub queue: Arc<PoolQueue>,
     /// TLS to its endpoints.
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// Where its traffic is.
@@ -149,9 +152,10 @@ impl Pool {
         let has_stages = !spec.failover.is_empty() || spec.endpoints.iter().any(|endpoint| endpoint.backup);
         let state = registry.pool(&spec.name);
         let chain = Vec::new();
-        let budget = registry.budget(&spec.name);
+        let (budget, queue) = (registry.budget(&spec.name), registry.queue(&spec.name));
         Self {
             budget,
+            queue,
             primaries: table(false),
             backups: table(true),
             sticky: None,
@@ -166,12 +170,17 @@ impl Pool {
         }
     }
 
-    /// How a picker sees one of its endpoints: in panic, all that nobody took out on purpose and that can be reached.
+    /// How one of its endpoints stands: in panic, all that nobody took out on purpose and that can be reached.
     pub fn standing(&self, endpoint: &Endpoint, now: Instant) -> Standing {
         if self.spec.panic_threshold == 0 || !self.state.is_panicking() || endpoint.drain.is_some() {
             return endpoint.standing(now);
         }
         if endpoint.state.is_suspect(now) { Standing::Suspect } else { Standing::Usable }
+    }
+
+    /// How a picker sees it: as it stands, but for one that rests ([`EndpointState::is_resting`]).
+    pub fn pickable(&self, endpoint: &Endpoint, now: Instant) -> Standing {
+        if endpoint.state.is_resting(now) { Standing::Out } else { self.standing(endpoint, now) }
     }
 
     /// Takes one retry out of the pool's budget, where there is one left.
@@ -208,7 +217,7 @@ impl Pool {
 }
 
 impl Endpoint {
-    /// How a picker sees it at `now`.
+    /// How it stands at `now`.
     pub fn standing(&self, now: Instant) -> Standing {
         match self.state.standing(now) {
             Standing::Usable | Standing::Unknown if self.drain.is_some() => Standing::Draining,
@@ -272,7 +281,7 @@ impl Members for Pool {
             weight: endpoint.spec.weight,
             share: endpoint.state.share(now),
             backup: endpoint.spec.backup,
-            standing: self.standing(endpoint, now),
+            standing: self.pickable(endpoint, now),
             in_flight,
             latency: if self.by_latency { endpoint.state.latency.seconds(now, in_flight) } else { None },
             hash: endpoint.hash,

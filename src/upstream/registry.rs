@@ -17,6 +17,7 @@ use crate::upstream::endpoint::EndpointState;
 use crate::upstream::orders::Orders;
 use crate::upstream::pool::Pool;
 use crate::upstream::pool_state::PoolState;
+use crate::upstream::queue::PoolQueue;
 use crate::upstream::resolve::Known;
 
 /// What a verdict belongs to: another probe asks another question, so its verdict starts anew.
@@ -59,6 +60,7 @@ pub struct Registry {
     states: DashMap<StateKey, Arc<EndpointState>>,
     pools: DashMap<Name, Arc<PoolState>>,
     slots: DashMap<SlotKey, SlotId>,
+    queues: DashMap<Name, Arc<PoolQueue>>,
     next_slot: AtomicU32,
     budgets: DashMap<Name, Arc<Budget>>,
     names: DashMap<Source, Arc<NameState>>,
@@ -75,7 +77,7 @@ impl Registry {
         let mut joins = false;
         let new = || {
             joins = self.running.load(Ordering::Relaxed);
-            Arc::new(EndpointState::joining(probed, joins))
+            Arc::new(EndpointState::joining(probed, joins).queued_in(self.queue(&pool.name)))
         };
         let state = self.states.entry(key).or_insert_with(new).clone();
         state.set_slow_start(pool.slow_start);
@@ -88,6 +90,11 @@ impl Registry {
     /// The first snapshot is published: endpoints that come from now on join a process that runs.
     pub fn runs(&self) {
         self.running.store(true, Ordering::Relaxed);
+    }
+
+    /// Where a pool's requests wait.
+    pub fn queue(&self, pool: &Name) -> Arc<PoolQueue> {
+        self.queues.entry(pool.clone()).or_default().clone()
     }
 
     /// The state of a pool as a whole.
@@ -117,6 +124,7 @@ impl Registry {
         self.states.retain(|_, state| Arc::strong_count(state) > 1);
         self.pools.retain(|_, state| Arc::strong_count(state) > 1);
         self.budgets.retain(|_, budget| Arc::strong_count(budget) > 1);
+        self.queues.retain(|_, queue| Arc::strong_count(queue) > 1);
         self.names.retain(|_, state| Arc::strong_count(state) > 1);
         // Names move through any number of addresses in a process's life. What is idle in a worker's slot ends by time.
         let alive: HashSet<_> =

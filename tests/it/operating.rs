@@ -59,43 +59,56 @@ fn stopping_lets_what_runs_finish_and_the_log_tells_all() {
 }
 
 #[test]
-fn a_full_listener_takes_no_more_connections_and_recovers() {
+fn a_full_listener_lets_the_next_wait_at_the_door_and_recovers() {
     let origin = Origin::named("app");
-    let config = Proxy::simple(&[origin.address], "").replace("[caches.main]", "limits.connections = 1\n[caches.main]");
-    let proxy = Proxy::start(&config);
+    let proxy = Proxy::start(&format!("{METRICS}{}", Proxy::text(&[origin.address], "limits.connections = 1", "", "")));
+    let paused = "headgate_listener_paused{listener=\"http\"}";
     let mut first = Client::connect(proxy.address());
     first.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
     assert!(first.receive().is_some());
     let mut second = Client::connect(proxy.address());
-    second.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-    assert!(second.receive().is_none(), "one connection is the limit");
-    first.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-    first.rest();
-    let again = || {
-        let mut client = Client::connect(proxy.address());
-        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        client.receive().is_some()
-    };
-    assert!((0..1000).any(|_| again()), "the place is free again");
+    second.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    eventually("accepting pauses", || scrape(&proxy, paused).as_deref() > Some("0"));
+    second.second().set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(second.receive().is_none() && origin.heard().len() == 1, "one connection is the limit");
+    second.second().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    assert_eq!(scrape(&proxy, "headgate_connections{listener=\"http\"}").as_deref(), Some("1"));
+    drop(first);
+    assert_eq!(second.receive().expect("it was only late").status, 200);
+    eventually("accepting goes on", || scrape(&proxy, paused).as_deref() == Some("0"));
+    assert!(scrape(&proxy, "headgate_listener_pauses_total{listener=\"http\"}").is_some());
+    assert!((0..50).all(|_| crate::kit::answer_to(proxy.address(), "GET", "/").status == 200));
 }
 
 #[test]
 fn process_max_connections_counts_all_listeners_together() {
     let origin = Origin::named("app");
-    let more = "[process]\nmax_connections = 2\n[listeners.more]\naddress = \"127.0.0.1:0\"\n";
-    let proxy = Proxy::start(&format!("{METRICS}{more}{}", Proxy::simple(&[origin.address], "")));
-    let admitted = |name: &str| {
+    let config = |most: u32| {
+        let more = format!("[process]\nmax_connections = {most}\n[listeners.more]\naddress = \"127.0.0.1:0\"\n");
+        format!("{METRICS}{more}{}", Proxy::simple(&[origin.address], ""))
+    };
+    let proxy = Proxy::start(&config(2));
+    let ask = |name: &str| {
         let mut client = Client::connect(proxy.address_of(name));
         client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        client.receive().map(|_| client)
+        client
     };
-    let (first, second) = (admitted("http"), admitted("more"));
-    assert!(first.is_some() && second.is_some());
-    assert!(admitted("http").is_none() && admitted("more").is_none(), "two are the limit");
-    let rejected = "headgate_connections_rejected_total{reason=\"connection_limit\"}";
-    eventually("both are counted", || scrape(&proxy, rejected).as_deref() == Some("2"));
-    drop(first);
-    eventually("a place is free for the other listener", || admitted("more").is_some());
+    let (mut first, mut second) = (ask("http"), ask("more"));
+    assert!(first.receive().is_some() && second.receive().is_some());
+    let mut waiting = [ask("http"), ask("more"), ask("http"), ask("more")];
+    let paused = |name: &str| scrape(&proxy, &format!("headgate_listener_paused{{listener=\"{name}\"}}"));
+    eventually("both pause", || paused("http").as_deref() > Some("0") && paused("more").as_deref() > Some("0"));
+    assert_eq!(origin.heard().len(), 2, "two are the limit");
+    drop((first, second));
+    // Two more are the limit, whoever they are.
+    origin.await_heard(4);
+    assert_eq!(origin.heard().len(), 4);
+    proxy.reload(&config(4)).unwrap();
+    for client in &mut waiting {
+        assert_eq!(client.receive().expect("it was only late").status, 200);
+    }
+    drop(waiting);
+    eventually("nobody waits", || paused("http").as_deref() == Some("0") && paused("more").as_deref() == Some("0"));
 }
 
 #[test]

@@ -195,7 +195,7 @@ fn with_all_endpoints_down_the_answer_is_503_at_once() {
 #[test]
 fn max_requests_is_a_cap_over_all_workers() {
     let gate = Gate::new();
-    let proxy = Proxy::tuned(&[gate.origin.address], "", "max_requests = 3", "");
+    let proxy = Proxy::tuned(&[gate.origin.address], "", "max_requests = 3\nqueue.size = 0", "");
     let mut held: Vec<_> = (0..3).map(|_| ask(&proxy, "GET")).collect();
     gate.origin.await_heard(3);
     for method in ["GET", "POST"] {
@@ -216,7 +216,7 @@ fn max_requests_is_a_cap_over_all_workers() {
 fn max_requests_holds_when_many_come_at_once() {
     let gate = Gate::new();
     gate.open();
-    let proxy = Proxy::tuned(&[gate.origin.address], "", "max_requests = 1", "");
+    let proxy = Proxy::tuned(&[gate.origin.address], "", "max_requests = 1\nqueue.size = 0", "");
     let address = proxy.address();
     let load: Vec<_> = (0..8)
         .map(|_| {
@@ -264,7 +264,7 @@ fn reads_that_overflow_take_at_most_half_of_the_write_side() {
         let gate = Gate::new();
         // More endpoints than a request has attempts.
         let reads = [closed(), closed(), closed(), closed()];
-        let proxy = split(&reads, gate.origin.address, &format!("max_requests = 4\n{check}"), "");
+        let proxy = split(&reads, gate.origin.address, &format!("max_requests = 4\nqueue.size = 0\n{check}"), "");
         if !check.is_empty() {
             eventually("the write side is up", || is_up(&proxy, gate.origin.address));
             eventually("the read side is down", || reads.iter().all(|read| is_down(&proxy, *read)));
@@ -276,9 +276,9 @@ fn reads_that_overflow_take_at_most_half_of_the_write_side() {
         let mut held: Vec<_> = (0..2).map(|_| ask(&proxy, "GET")).collect();
         gate.origin.await_heard(before + 2);
         let answer = answer_to(proxy.address(), "GET", "/");
-        // Without a verdict, those that refused are asked once more before the read is given up.
-        let reason = if check.is_empty() { "connect_refused" } else { "pool_full" };
-        assert_eq!(answer.reason(), Some(reason), "{check}");
+        // Without a verdict, those that refused may be asked once more before the read is given up.
+        let reason = answer.reason().unwrap();
+        assert!(reason == "pool_full" || check.is_empty() && reason == "connect_refused", "{check}: {reason}");
         assert_eq!(gate.origin.heard().len(), before + 2, "two of four are for reads");
         held.extend((0..2).map(|_| ask(&proxy, "POST")));
         gate.origin.await_heard(before + 4);

@@ -221,7 +221,7 @@ fn a_client_that_leaves_frees_the_endpoint() {
         conversation.send("HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n");
         while conversation.send([b'x'; 1 << 16]) {}
     });
-    let pool = "max_requests = 1";
+    let pool = "max_requests = 1\nqueue.size = 0";
     let proxy = Proxy::tuned(&[origin.address], "", pool, "");
     for orderly in [true, false] {
         let mut client = Client::connect(proxy.address());

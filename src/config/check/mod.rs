@@ -8,11 +8,13 @@ mod endpoints_file;
 mod failover;
 mod health;
 mod keys;
+mod limits;
 mod listener;
 mod matches;
 mod pattern;
 mod pool;
 mod process;
+mod queue;
 mod reach;
 mod retry;
 mod risk;
@@ -92,6 +94,7 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
     let listeners = cross::https_ports(&root, listeners);
     cross::addresses(&root);
     failover::loops(&root, &pools);
+    limits::workers(&root, &process, &pools);
     if context.has_faults() {
         return None;
     }
@@ -111,6 +114,7 @@ pub(super) fn check(context: &Context, entries: &[Entry]) -> Option<Config> {
     reach::warn(&root, &config);
     risk::warn(&root, &config);
     failover::warn(&root, &config);
+    limits::warn(&root, &config);
     Some(config)
 }
 

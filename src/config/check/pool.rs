@@ -3,14 +3,14 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Names, balance, ejection, failover, health, retry};
+use super::{Names, balance, ejection, failover, health, queue, retry};
 use crate::base::address::Address;
 use crate::base::source::Source;
 use crate::base::units::Weight;
 use crate::config::check::endpoints_file::source;
 use crate::config::document::{Item, Table};
 use crate::config::model::{
-    Balance, Ejection, EndpointSpec, Failback, HealthCheck, Pool, PoolTimeouts, PoolTls, RetryBudget,
+    Balance, Ejection, EndpointSpec, Failback, HealthCheck, Pool, PoolTimeouts, PoolTls, Queue, RetryBudget,
     ServerVerification,
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Defaults {
     panic_threshold: u32,
     failback: Failback,
     max_requests: Option<NonZeroU32>,
+    max_connections: Option<NonZeroU32>,
+    queue: Queue,
     max_idle: usize,
     retry_budget: RetryBudget,
     slow_start: Option<Duration>,
@@ -43,6 +45,8 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
         panic_threshold: 0,
         failback: Failback::AtOnce,
         max_requests: None,
+        max_connections: None,
+        queue: queue::DEFAULT,
         max_idle: 1024,
         retry_budget: RetryBudget::DEFAULT,
         slow_start: None,
@@ -74,6 +78,10 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
     table.set("panic_threshold", &mut policy.panic_threshold, |item| item.number(0..=100));
     table.set("failback", &mut policy.failback, failover::failback);
     table.set("max_requests", &mut policy.max_requests, |item| Some(NonZeroU32::new(item.number(1..=10_000_000)?)));
+    table.set("max_connections", &mut policy.max_connections, |item| {
+        Some(NonZeroU32::new(item.number(1..=10_000_000)?))
+    });
+    queue::queue(table.sub("queue"), &mut policy.queue);
     table.set("max_idle", &mut policy.max_idle, |item| Some(item.number(0..=100_000)? as usize));
     if let Some(table) = table.sub("retry_budget") {
         retry::budget(&table, &mut policy.retry_budget);
@@ -122,6 +130,8 @@ pub(super) fn pool(
         panic_threshold,
         failback,
         max_requests,
+        max_connections,
+        queue,
         max_idle,
         retry_budget,
         slow_start,
@@ -139,6 +149,8 @@ pub(super) fn pool(
         failover: chain,
         failback,
         max_requests,
+        max_connections,
+        queue,
         max_idle,
         retry_budget,
         sticky,

@@ -16,6 +16,7 @@ pub(super) fn process(table: Option<Table<'_>>) -> Process {
         workers: None,
         instances: 1,
         max_connections: 20_000,
+        held_bodies: ByteSize::mib(256),
         share_ports: false,
         drain_delay: Duration::ZERO,
         drain_timeout: Duration::from_secs(25),
@@ -24,6 +25,7 @@ pub(super) fn process(table: Option<Table<'_>>) -> Process {
     table.set("workers", &mut process.workers, |item| Some(NonZeroUsize::new(item.number(1..=1024)? as usize)));
     table.set("instances", &mut process.instances, |item| item.number(1..=10_000));
     table.set("max_connections", &mut process.max_connections, |item| Some(item.number(1..=10_000_000)? as usize));
+    table.set("held_bodies", &mut process.held_bodies, |item| item.size());
     table.set("share_ports", &mut process.share_ports, |item| item.bool());
     if let Some(drain) = table.sub("drain") {
         drain.set("delay", &mut process.drain_delay, |item| item.duration_or_zero());

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::{Names, action, matches, resolve, retry};
+use super::{Names, action, matches, queue, resolve, retry};
 use crate::base::id::CacheIndex;
 use crate::base::units::ByteSize;
 use crate::config::document::{Item, Table};
-use crate::config::model::{Action, Retry, Route, RouteCache, RouteLimits, RouteMatch, RouteTimeouts};
+use crate::config::model::{Action, Priority, Retry, Route, RouteCache, RouteLimits, RouteMatch, RouteTimeouts};
 
 #[derive(Clone)]
 pub(super) struct Defaults {
@@ -68,6 +68,8 @@ pub(super) fn route(name: &str, table: &Table<'_>, defaults: &Defaults, names: &
     policy(table, &mut policy_of_route);
     let edits = |key| table.sub(key).map(|table| action::header_edits(&table)).unwrap_or_default();
     let (request_headers, response_headers) = (edits("request_headers"), edits("response_headers"));
+    let mut priority = Priority::default();
+    table.set("priority", &mut priority, queue::priority);
     let cache_item = table.get("cache");
     let cache = cache_item.as_ref().and_then(|item| cache(item, names));
     table.finish();
@@ -92,6 +94,7 @@ pub(super) fn route(name: &str, table: &Table<'_>, defaults: &Defaults, names: &
         response_headers,
         limits,
         timeouts,
+        priority,
         retry,
         cache,
         upgrades,

@@ -11,6 +11,7 @@ mod keys;
 mod listener;
 mod pool;
 mod process;
+mod queue;
 mod retry;
 mod route;
 
@@ -26,6 +27,7 @@ pub use listener::{
 };
 pub use pool::{EndpointSpec, Pool, PoolTimeouts, PoolTls, ServerVerification};
 pub use process::{AccessLog, AccessLogFormat, AccessLogOutput, Admin, CacheZone, Dns, MetricsServer, Process};
+pub use queue::{Priority, Queue};
 pub use retry::{Retry, RetryBudget, RetryOn};
 pub use route::{
     Action, HeaderEdits, HeaderMatch, HostPattern, PathPattern, PathSegment, PathTail, QueryMatch, Redirect, Respond,

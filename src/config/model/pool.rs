@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::base::address::Address;
 use crate::base::source::Source;
 use crate::base::units::Weight;
-use crate::config::model::{Balance, Ejection, Failback, HealthCheck, Name, RetryBudget, StickyCookie};
+use crate::config::model::{Balance, Ejection, Failback, HealthCheck, Name, Queue, RetryBudget, StickyCookie};
 
 /// A named set of endpoints with one balancer and one policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,10 @@ pub struct Pool {
     pub failback: Failback,
     /// Requests at the same time, per endpoint, over all workers.
     pub max_requests: Option<NonZeroU32>,
+    /// Open connections, per endpoint, over all workers.
+    pub max_connections: Option<NonZeroU32>,
+    /// Requests that wait while every usable endpoint is at one of these.
+    pub queue: Queue,
     /// Idle connections kept, per endpoint and worker.
     pub max_idle: usize,
     /// How many requests may be sent again.
@@ -44,6 +48,14 @@ pub struct Pool {
     pub sticky: Option<StickyCookie>,
     /// From coming up to the whole share; at once where it is none.
     pub slow_start: Option<Duration>,
+}
+
+impl Pool {
+    /// Requests at the same time, per endpoint: each has a connection to itself, so the lesser of both limits holds.
+    pub fn most_requests(&self) -> Option<u32> {
+        let limits = [self.max_requests, self.max_connections];
+        limits.into_iter().flatten().min().map(NonZeroU32::get)
+    }
 }
 
 /// One endpoint of a pool: as written with its [`Source`], and with the address that it came to.

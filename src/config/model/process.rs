@@ -18,6 +18,8 @@ pub struct Process {
     pub instances: u32,
     /// Client connections over all listeners.
     pub max_connections: usize,
+    /// Request bodies that are held whole, for a retry, at the same time. Beyond it they are streamed.
+    pub held_bodies: ByteSize,
     /// Another process of the same user may listen on the same ports already: this one takes over while that one drains.
     pub share_ports: bool,
     /// From "not ready" to the first closed connection, so that whoever balances over headgate can notice.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use crate::base::id::{CacheIndex, ListenerIndex, PoolIndex};
 use crate::base::record::Side;
 use crate::base::units::ByteSize;
-use crate::config::model::{Name, Retry};
+use crate::config::model::{Name, Priority, Retry};
 
 /// Match conditions plus exactly one action.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,6 +32,8 @@ pub struct Route {
     pub limits: RouteLimits,
     /// How long a request may take.
     pub timeouts: RouteTimeouts,
+    /// Where its requests stand in a pool's queue.
+    pub priority: Priority,
     /// What is sent again, and when.
     pub retry: Retry,
     /// The cache that its responses may be kept in.

@@ -45,6 +45,7 @@ pub(super) const SECTIONS: &[Section] = &[
             fixed("workers", Example("4"), "threads; unless given: one per usable core"),
             key("instances", Default("1"), "headgates that serve the same clients, this one included"),
             key("max_connections", Default("20000"), "client connections over all listeners"),
+            key("held_bodies", Default(r#""256MiB""#), "request bodies held for a retry; beyond it they are streamed"),
             key(
                 "share_ports",
                 Default("false"),
@@ -97,6 +98,8 @@ pub(super) const SECTIONS: &[Section] = &[
             "panic_threshold",
             "failback",
             "max_requests",
+            "max_connections",
+            "queue",
             "max_idle",
             "retry_budget",
             "slow_start",
@@ -263,6 +266,13 @@ pub(super) const SECTIONS: &[Section] = &[
             key("failover", Example(r#"["static"]"#), "the pools that take over while no endpoint is usable, in order"),
             key("failback", Default(r#""at-once""#), "from backups and failover pools: at-once | manual"),
             key("max_requests", Example("100"), "at the same time, per endpoint; unless given: no limit"),
+            key(
+                "max_connections",
+                Example("200"),
+                "open ones, idle ones too, per endpoint, over all workers; unless given: no limit",
+            ),
+            key("queue.size", Default("1000"), "requests that wait while all endpoints are at these limits; 0: none"),
+            key("queue.timeout", Default(r#""1s""#), "how long one may wait; 503 beyond"),
             key("max_idle", Default("1024"), "idle connections kept, per endpoint and worker"),
             key("retry_budget.percent", Default("20"), "retries in 10 s, of the requests in that time; 0 to 1000"),
             key("retry_budget.min_per_second", Default("10"), "so many however few the requests are; 0 to 10000"),
@@ -389,6 +399,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key("limits.body", Default(r#""10MiB""#), "the request body; 413 beyond"),
             key("timeouts.total", Default(r#""1h""#), "the whole request, all attempts"),
             key("timeouts.tunnel", Default(r#""10m""#), "a tunnel that carries nothing"),
+            key("priority", Default(r#""normal""#), "high | normal | low: who goes first where requests wait"),
             key("retry.attempts", Default("3"), "in all, 1 to 10; 1: no retry"),
             key(
                 "retry.on",

@@ -82,7 +82,7 @@ fn every_key_is_told_once() {
 
 #[test]
 fn the_keys_below_a_place_are_those_that_it_takes() {
-    assert_eq!(below("process"), ["workers", "instances", "max_connections", "share_ports", "drain"]);
+    assert_eq!(below("process"), ["workers", "instances", "max_connections", "held_bodies", "share_ports", "drain"]);
     assert_eq!(below("defaults"), ["listener", "pool", "route"]);
     assert_eq!(below("defaults.listener"), ["timeouts", "limits"]);
     assert_eq!(below("defaults.listener.limits"), below("listeners.*.limits"));

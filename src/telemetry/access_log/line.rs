@@ -65,6 +65,7 @@ pub(super) fn json(out: &mut Vec<u8>, stamp: &Stamp, r: &RequestRecord<'_>) {
     if let Some(status) = r.endpoint_status {
         unsigned(out, key!("endpoint_status"), status.into());
     }
+    millis(out, key!("queued_ms"), r.queued);
     millis(out, key!("connect_ms"), r.connect);
     millis(out, key!("ttfb_ms"), r.first_byte);
     unsigned(out, key!("retries"), r.retries.into());
@@ -356,6 +357,14 @@ mod tests {
                 "\n"
             )
         );
+    }
+
+    #[test]
+    fn the_time_in_a_queue_is_told_where_there_was_one() {
+        let queued = RequestRecord { queued: Some(Duration::from_micros(7_250)), ..record() };
+        let text = line(|out, stamp| json(out, stamp, &queued));
+        assert!(text.contains(r#","endpoint_status":200,"queued_ms":7.250,"connect_ms":"#), "{text}");
+        assert!(!line(|out, stamp| json(out, stamp, &record())).contains("queued_ms"));
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub(crate) fn record() -> RequestRecord<'static> {
         endpoint_name: Some("127.0.0.1:7001"),
         side: Some(Side::Read),
         endpoint_status: Some(200),
+        queued: None,
         connect: Some(Duration::from_micros(300)),
         first_byte: Some(Duration::from_millis(11)),
         retries: 1,

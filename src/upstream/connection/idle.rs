@@ -137,6 +137,10 @@ where
 
     /// Keeps a connection for the next request.
     pub fn put(&self, slot: SlotId, mut connection: Connection<B>, now: Instant, keep: Keep) {
+        // Somebody waits for its place: a worker cannot hand it the connection, but can let it go.
+        if connection.wanted() > 0 {
+            return;
+        }
         (connection.0.idle_since, connection.0.acknowledged) = (Some(now), None);
         let rested = connection.0.rested.take();
         let mut slots = self.slots.borrow_mut();
@@ -197,6 +201,14 @@ where
             !slot.lifetime.is_blank() && empty < FORGOTTEN
         });
         stale
+    }
+
+    /// Closes idle connections, the oldest first, to endpoints whose `max_connections` others wait for.
+    pub fn make_room(&self) {
+        for slot in self.slots.borrow_mut().values_mut() {
+            let wanted = slot.connections.first().map_or(0, Connection::wanted);
+            slot.connections.drain(..wanted.min(slot.connections.len()));
+        }
     }
 
     /// Drops all connections of a slot: its endpoint was found dead.

@@ -8,6 +8,7 @@ pub mod dial;
 pub mod idle;
 pub mod lifetime;
 mod peek;
+pub mod permit;
 mod stream;
 
 use std::os::fd::RawFd;
@@ -26,6 +27,7 @@ use pin_project_lite::pin_project;
 pub use stream::EndpointStream;
 
 use crate::upstream::connection::bell::Bell;
+use crate::upstream::connection::permit::Permit;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -50,6 +52,8 @@ where
     rested: Option<Duration>,
     /// What the endpoint's kernel had confirmed before a request that must not be sent twice.
     acknowledged: Option<u64>,
+    /// Behind the driver, so that the socket is closed before its place is free.
+    permit: Option<Permit>,
 }
 
 /// Why an exchange ended without a response head.
@@ -75,8 +79,19 @@ where
         let descriptor = stream.descriptor();
         let (sender, driver) =
             http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
-        let (bell, idle_since, rested, acknowledged) = (Bell::new(), None, None, None);
-        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, acknowledged })))
+        let (bell, idle_since, rested, acknowledged, permit) = (Bell::new(), None, None, None, None);
+        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, acknowledged, permit })))
+    }
+
+    /// It has this place under its endpoint's `max_connections`, for as long as it is open.
+    pub fn permitted(mut self, permit: Permit) -> Self {
+        self.0.permit = Some(permit);
+        self
+    }
+
+    /// How many wait for the place of a connection like this one.
+    fn wanted(&self) -> usize {
+        self.0.permit.as_ref().map_or(0, Permit::wanted)
     }
 
     /// Moves bytes both ways. Ready means that the connection has ended.
@@ -146,11 +161,11 @@ where
         Exchange { connection: Some(self), sending, nothing_arrived: false }
     }
 
-    /// Takes the connection apart after a 101: the bare stream and what was read beyond the head.
-    pub async fn into_stream(mut self) -> (EndpointStream, Bytes) {
+    /// Takes the connection apart after a 101: the bare stream, what was read beyond the head, and its place.
+    pub async fn into_stream(mut self) -> (EndpointStream, Bytes, Option<Permit>) {
         std::future::poll_fn(|context| self.poll_driver(context)).await;
         let parts = self.0.driver.into_parts();
-        (parts.io.into_inner(), parts.read_buf)
+        (parts.io.into_inner(), parts.read_buf, self.0.permit)
     }
 }
 

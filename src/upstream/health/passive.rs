@@ -238,6 +238,12 @@ impl Passive {
         self.swap(word, out).then(|| self.went_out(before, time))
     }
 
+    /// The attempt that began then was not made after all; where it was the trial, the next may begin at `again`.
+    pub(crate) fn put_off_trial(&self, began: Instant, again: Instant) -> bool {
+        let word = self.word();
+        self.is_trial(word, began) && self.swap(word, Word::new(clock::millis(again), Ending::Trial))
+    }
+
     /// Active checks found it up again: there is no reason to wait for the trial.
     pub(crate) fn hurry_trial(&self, now: Instant) {
         let word = self.word();

@@ -25,6 +25,7 @@ pub(crate) use story::{eventually, gate};
 pub(crate) use tls::{Ca, Pair, TlsClient, client_config};
 
 use std::net::SocketAddr;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use headgate::base::clock;
@@ -38,5 +39,11 @@ pub(crate) fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
 
 /// An address that refuses connections.
 pub(crate) fn closed() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    // Bound and not listening, for as long as the tests run: no other socket gets the port.
+    static BOUND: Mutex<Vec<socket2::Socket>> = Mutex::new(Vec::new());
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let address = socket.local_addr().unwrap().as_socket().unwrap();
+    BOUND.lock().unwrap().push(socket);
+    address
 }
