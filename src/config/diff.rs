@@ -160,6 +160,7 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
         ejection: "ejection", panic_threshold: "panic_threshold", failover: "failover", failback: "failback",
         max_requests: "max_requests", max_connections: "max_connections", queue: "queue", max_idle: "max_idle",
         retry_budget: "retry_budget", sticky: "sticky", slow_start: "slow_start",
+        drain_timeout: "drain_timeout",
     });
     // Which ones is what an operator wants to read.
     if let Some(at) = keys.iter().position(|key| key == "endpoints") {

@@ -4,7 +4,7 @@
 //! publishes a snapshot that follows it; the data plane knows only snapshots.
 
 use std::collections::HashSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dashmap::DashMap;
 use serde::Serialize;
@@ -25,6 +25,9 @@ pub struct Drain {
     /// The same on the clock that deadlines are counted on.
     #[serde(skip)]
     pub since: Instant,
+    /// So long it keeps the clients that a cookie binds to it.
+    #[serde(skip)]
+    pub until: Instant,
 }
 
 /// Who drains an endpoint.
@@ -73,7 +76,8 @@ impl Orders {
     }
 
     /// Whether an endpoint is drained, by order or else by config, and since when: over reloads it is the same drain.
-    pub(crate) fn drain(&self, pool: &Name, endpoint: &EndpointSpec) -> Option<Drain> {
+    /// `stay` is how long bound clients may stay.
+    pub(crate) fn drain(&self, pool: &Name, endpoint: &EndpointSpec, stay: Duration) -> Option<Drain> {
         let key = (pool.clone(), endpoint.address.clone());
         let by = match (self.of(pool, &endpoint.address).drain, endpoint.drain) {
             (Some(true), _) => DrainedBy::Operator,
@@ -84,8 +88,9 @@ impl Orders {
             by,
             since_unix_ms: clock::unix_millis(),
             since: clock::now(),
+            until: clock::now(),
         });
-        drain.by = by;
+        (drain.by, drain.until) = (by, drain.since + stay);
         Some(*drain)
     }
 
@@ -113,7 +118,7 @@ mod tests {
     fn the_operators_word_outranks_the_configs_until_it_is_taken_back() {
         let (orders, pool) = (Orders::default(), Name::from("app"));
         let address = endpoint(false).address;
-        let by = |config| orders.drain(&pool, &endpoint(config)).map(|drain| drain.by);
+        let by = |config| orders.drain(&pool, &endpoint(config), Duration::ZERO).map(|drain| drain.by);
         assert_eq!((by(false), by(true)), (None, Some(DrainedBy::Config)));
         orders.change(&pool, &address, |order| order.drain = Some(false));
         assert_eq!((by(false), by(true)), (None, None));
@@ -126,11 +131,11 @@ mod tests {
     #[test]
     fn a_drain_is_the_same_one_for_as_long_as_it_lasts() {
         let (orders, pool) = (Orders::default(), Name::from("app"));
-        let first = orders.drain(&pool, &endpoint(true)).unwrap();
-        assert_eq!(orders.drain(&pool, &endpoint(false)), None, "of a snapshot that is refused, say");
-        assert_eq!(orders.drain(&pool, &endpoint(true)), Some(first));
+        let first = orders.drain(&pool, &endpoint(true), Duration::ZERO).unwrap();
+        assert_eq!(orders.drain(&pool, &endpoint(false), Duration::ZERO), None, "of a snapshot that is refused, say");
+        assert_eq!(orders.drain(&pool, &endpoint(true), Duration::ZERO), Some(first));
         orders.keep(&[]);
-        let second = orders.drain(&pool, &endpoint(true)).unwrap();
+        let second = orders.drain(&pool, &endpoint(true), Duration::ZERO).unwrap();
         assert!(second.since > first.since);
     }
 }

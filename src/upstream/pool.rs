@@ -122,7 +122,7 @@ impl Pool {
                 });
                 Endpoint {
                     configured_weight: endpoint.weight,
-                    drain: registry.orders.drain(&spec.name, &endpoint),
+                    drain: registry.orders.drain(&spec.name, &endpoint, spec.drain_timeout),
                     hash: xxh3_64(name.as_bytes()),
                     name: name.into(),
                     from,
@@ -219,10 +219,10 @@ impl Pool {
 impl Endpoint {
     /// How it stands at `now`.
     pub fn standing(&self, now: Instant) -> Standing {
-        match self.state.standing(now) {
-            Standing::Usable | Standing::Unknown if self.drain.is_some() => Standing::Draining,
-            _ if self.drain.is_some() => Standing::Out,
-            standing => standing,
+        match (self.drain, self.state.standing(now)) {
+            (None, standing) => standing,
+            (Some(drain), Standing::Usable | Standing::Unknown) if now < drain.until => Standing::Draining,
+            (Some(_), _) => Standing::Out,
         }
     }
 }

@@ -180,6 +180,28 @@ fn weight_zero_and_a_drain_keep_their_clients_and_get_no_other() {
     }
 }
 
+#[test]
+fn who_is_bound_to_a_drained_endpoint_leaves_it_at_the_deadline() {
+    let (_origins, [a, b, _]) = three();
+    let proxy = Proxy::start(&config(&[a, b], &[OLD], "drain_timeout = \"1h\""));
+    let mut cookie = None;
+    eventually("the first has a client", || {
+        let answer = get(&proxy, None);
+        cookie = bound(&answer);
+        answer.body == "one"
+    });
+    let drained = |timeout: &str| {
+        let text = config(&[a, b], &[OLD], &format!("drain_timeout = \"{timeout}\""));
+        text.replace(&format!("\"{a}\""), &format!("{{ address = \"{a}\", drain = true }}"))
+    };
+    proxy.reload(&drained("1h")).unwrap();
+    assert_eq!(get(&proxy, cookie.as_deref()).body, "one");
+    proxy.reload(&drained("1ms")).unwrap();
+    let moved = get(&proxy, cookie.as_deref());
+    assert_eq!(moved.body, "two", "counted from the drain's begin");
+    assert!(bound(&moved).is_some(), "and bound anew");
+}
+
 /// The cache keeps the answer, and neither the cookie in it nor a variant for each client.
 #[test]
 fn a_stored_answer_binds_nobody() {

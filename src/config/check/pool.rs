@@ -27,6 +27,7 @@ pub(super) struct Defaults {
     max_idle: usize,
     retry_budget: RetryBudget,
     slow_start: Option<Duration>,
+    drain_timeout: Duration,
 }
 
 pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
@@ -50,6 +51,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
         max_idle: 1024,
         retry_budget: RetryBudget::DEFAULT,
         slow_start: None,
+        drain_timeout: Duration::from_secs(600),
     };
     if let Some(table) = table {
         defaults = policy(&table, &defaults);
@@ -87,6 +89,7 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
         retry::budget(&table, &mut policy.retry_budget);
     }
     table.set("slow_start", &mut policy.slow_start, |item| balance::slow_start(item).map(Some));
+    table.set("drain_timeout", &mut policy.drain_timeout, Item::duration);
     policy
 }
 
@@ -135,6 +138,7 @@ pub(super) fn pool(
         max_idle,
         retry_budget,
         slow_start,
+        drain_timeout,
     } = policy;
     Some(Pool {
         name: name.into(),
@@ -155,6 +159,7 @@ pub(super) fn pool(
         retry_budget,
         sticky,
         slow_start,
+        drain_timeout,
     })
 }
 

@@ -48,6 +48,8 @@ pub struct Pool {
     pub sticky: Option<StickyCookie>,
     /// From coming up to the whole share; at once where it is none.
     pub slow_start: Option<Duration>,
+    /// How long bound clients stay with an endpoint that drains.
+    pub drain_timeout: Duration,
 }
 
 impl Pool {

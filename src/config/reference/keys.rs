@@ -103,6 +103,7 @@ pub(super) const SECTIONS: &[Section] = &[
             "max_idle",
             "retry_budget",
             "slow_start",
+            "drain_timeout",
         ],
     ),
     defaults(
@@ -208,6 +209,11 @@ pub(super) const SECTIONS: &[Section] = &[
             key("balance.hash.cookie", Example(r#""session""#), "for the same cookie; or"),
             key("balance.hash.query", Example(r#""user""#), "for the same parameter; without it: by the client's IP"),
             key("slow_start", Example(r#""30s""#), "who comes up gets 10 % of its share, then ever more; to 24h"),
+            key(
+                "drain_timeout",
+                Default(r#""10m""#),
+                "how long those whom a cookie binds stay with a drained endpoint",
+            ),
             key("sticky.cookie", Given(r#""hg-app""#), "binds clients to endpoints by a sealed cookie of that name"),
             key("sticky.key", Given(r#""main""#), "unless given: one of the process's own, gone when it ends"),
             key("sticky.ttl", Example(r#""12h""#), "renewed after half of it; unless given: the browser's session"),
