@@ -9,7 +9,6 @@ use crate::base::clock;
 use crate::base::id::PoolIndex;
 use crate::proxy::forward::Forward;
 use crate::proxy::ledger::Ledger;
-use crate::route::table::RequestView;
 use crate::upstream::affinity::Affinity;
 use crate::upstream::balance::key::cookie_value;
 
@@ -26,16 +25,7 @@ impl Forward<'_> {
             return;
         }
         let now_s = clock::recent_unix_millis() / 1000;
-        let view = RequestView {
-            listener: ledger.listener,
-            scheme: self.connection.scheme(),
-            method: &parts.method,
-            host: ledger.admitted.host(),
-            path: ledger.admitted.path(),
-            query: ledger.admitted.query(),
-            headers: &parts.headers,
-            client_ip: ledger.client.ip,
-        };
+        let view = ledger.view(parts);
         let ties: Ties = pools().map(|pool| (pool, self.snapshot.pool(pool).affinity(&view, now_s))).collect();
         ledger.ties = Some(Box::new(ties));
         for sticky in pools().filter_map(|pool| self.snapshot.pool(pool).sticky.as_ref()) {

@@ -15,6 +15,7 @@ use crate::proxy::affinity::Ties;
 use crate::proxy::body::BodyMeter;
 use crate::proxy::client::{Client, ConnectionInfo, RequestGuard};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
+use crate::route::table::RequestView;
 
 /// Collects a request's facts; writes the record when dropped. Boxed, since it goes from hand to hand.
 pub(super) struct Ledger {
@@ -91,6 +92,20 @@ impl Ledger {
             cache: None,
             reason: None,
         })
+    }
+
+    /// The request as rules and ties look at it.
+    pub(super) fn view<'a>(&'a self, parts: &'a Parts) -> RequestView<'a> {
+        RequestView {
+            listener: self.listener,
+            scheme: self.connection.scheme(),
+            method: &parts.method,
+            host: self.admitted.host(),
+            path: self.admitted.path(),
+            query: self.admitted.query(),
+            headers: &parts.headers,
+            client_ip: self.client.ip,
+        }
     }
 
     pub(super) fn routed(&mut self, route: RouteIndex) {

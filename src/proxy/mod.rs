@@ -52,7 +52,6 @@ use crate::base::reason::Reason;
 use crate::decide::{DecideInput, Decision, decide};
 use crate::proxy::admit::Admitted;
 use crate::proxy::ledger::Ledger;
-use crate::route::table::RequestView;
 use crate::snapshot;
 
 /// Handles one request. Always answers: what goes wrong becomes an answer with a reason.
@@ -96,17 +95,7 @@ async fn answer_to(
     sabotage::request();
     let decision = {
         let input = DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes };
-        let view = RequestView {
-            listener,
-            scheme: connection.scheme(),
-            method: &parts.method,
-            host: ledger.admitted.host(),
-            path: ledger.admitted.path(),
-            query: ledger.admitted.query(),
-            headers: &parts.headers,
-            client_ip: ledger.client.ip,
-        };
-        decide(&input, &view)
+        decide(&input, &ledger.view(parts))
     };
     match decision {
         Decision::HttpsRedirect { location } => answer::redirect(StatusCode::PERMANENT_REDIRECT, &location, ledger),

@@ -170,6 +170,14 @@ impl Pool {
         }
     }
 
+    /// Likewise, with the keys that its cookies are sealed with, where it is sticky.
+    pub fn with_keys(mut self, keys: Option<Arc<KeyRing>>) -> Self {
+        let spec = self.spec.sticky.clone();
+        let endpoints = self.endpoints.iter().zip(0..).map(|(endpoint, at)| (endpoint.hash, EndpointIndex(at)));
+        self.sticky = spec.zip(keys).map(|(spec, keys)| Sticky::new(&self.spec.name, spec, keys, endpoints));
+        self
+    }
+
     /// How one of its endpoints stands: in panic, all that nobody took out on purpose and that can be reached.
     pub fn standing(&self, endpoint: &Endpoint, now: Instant) -> Standing {
         if self.spec.panic_threshold == 0 || !self.state.is_panicking() || endpoint.drain.is_some() {
@@ -200,14 +208,6 @@ impl Pool {
 
     fn attempts(&self) -> u64 {
         self.endpoints.iter().map(|endpoint| endpoint.state.requests()).sum()
-    }
-
-    /// Likewise, with the keys that its cookies are sealed with, where it is sticky.
-    pub fn with_keys(mut self, keys: Option<Arc<KeyRing>>) -> Self {
-        let spec = self.spec.sticky.clone();
-        let endpoints = self.endpoints.iter().zip(0..).map(|(endpoint, at)| (endpoint.hash, EndpointIndex(at)));
-        self.sticky = spec.zip(keys).map(|(spec, keys)| Sticky::new(&self.spec.name, spec, keys, endpoints));
-        self
     }
 
     /// The endpoint at `index`.

@@ -1,26 +1,11 @@
 //! `ejection.*` of a pool.
 
-use std::time::Duration;
-
 use crate::config::document::{Item, Table};
 use crate::config::model::Ejection;
 
-/// On, with what is safe for a pool that nobody has tuned: a streak, and a success rate far below the others'.
-pub(super) const DEFAULT: Ejection = Ejection {
-    consecutive_errors: Some(5),
-    success_rate: Some(50),
-    latency: None,
-    interval: Duration::from_secs(10),
-    minimum_hosts: 2,
-    minimum_requests: 20,
-    base_time: Duration::from_secs(30),
-    max_time: Duration::from_secs(300),
-    max_ejected: 50,
-};
-
 pub(super) fn ejection(table: &Table<'_>, default: Option<Ejection>) -> Option<Ejection> {
     let mut enabled = default.is_some();
-    let mut ejection = default.unwrap_or(DEFAULT);
+    let mut ejection = default.unwrap_or(Ejection::DEFAULT);
     table.set("enabled", &mut enabled, Item::bool);
     let or_off = |number: u32| (number > 0).then_some(number);
     table.set("consecutive_errors", &mut ejection.consecutive_errors, |item| Some(or_off(item.number(0..=1000)?)));

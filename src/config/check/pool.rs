@@ -41,7 +41,7 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
             keep_alive: Duration::from_secs(4),
             keep_alive_ceiling: Duration::from_secs(60),
         },
-        ejection: Some(ejection::DEFAULT),
+        ejection: Some(Ejection::DEFAULT),
         // Off: where a pool is down, a quick 503 helps more than more requests to what is down.
         panic_threshold: 0,
         failback: Failback::AtOnce,

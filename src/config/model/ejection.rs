@@ -26,6 +26,19 @@ pub struct Ejection {
 }
 
 impl Ejection {
+    /// What is safe for a pool that nobody has tuned: a streak, and a success rate far below the others'.
+    pub const DEFAULT: Self = Self {
+        consecutive_errors: Some(5),
+        success_rate: Some(50),
+        latency: None,
+        interval: Duration::from_secs(10),
+        minimum_hosts: 2,
+        minimum_requests: 20,
+        base_time: Duration::from_secs(30),
+        max_time: Duration::from_secs(300),
+        max_ejected: 50,
+    };
+
     /// How long an ejection lasts that follows `before` others.
     pub fn time(&self, before: u32) -> Duration {
         let doubled = 2_u32.checked_pow(before.min(31)).and_then(|factor| self.base_time.checked_mul(factor));
@@ -44,17 +57,7 @@ mod tests {
     use super::*;
 
     fn rule(max_ejected: u32) -> Ejection {
-        Ejection {
-            consecutive_errors: Some(5),
-            success_rate: None,
-            latency: None,
-            interval: Duration::from_secs(10),
-            minimum_hosts: 2,
-            minimum_requests: 20,
-            base_time: Duration::from_secs(30),
-            max_time: Duration::from_secs(300),
-            max_ejected,
-        }
+        Ejection { max_ejected, ..Ejection::DEFAULT }
     }
 
     #[test]

@@ -129,24 +129,12 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
 
     fn rule() -> Ejection {
-        Ejection {
-            consecutive_errors: None,
-            success_rate: Some(50),
-            latency: Some(3),
-            interval: Duration::from_secs(10),
-            minimum_hosts: 2,
-            minimum_requests: 20,
-            base_time: Duration::from_secs(30),
-            max_time: Duration::from_secs(300),
-            max_ejected: 50,
-        }
+        Ejection { consecutive_errors: None, latency: Some(3), ..Ejection::DEFAULT }
     }
 
     fn window(requests: u64, failed: u64, mean_ms: u64) -> Option<Counts> {
