@@ -16,7 +16,8 @@ use crate::upstream::registry::SlotId;
 /// Must a connection be known to be alive before it is used?
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reuse {
-    /// The request could not be sent twice: look at the socket first.
+    /// The request could not be sent twice: only where such connections have been seen to stay open for as long, and
+    /// after a look at the socket.
     Peek,
     /// A dead connection costs only a retry.
     Trust,
@@ -79,7 +80,7 @@ where
     }
 }
 
-/// The youngest and the oldest of those that one look found closed, and how many they are.
+/// The youngest and the oldest of those that one look found in one state, and how many they are.
 #[derive(Clone, Copy, Default)]
 struct Ages(Option<(Duration, Duration)>, u32);
 
@@ -117,6 +118,11 @@ where
             if age >= limit {
                 // All below are older still.
                 slot.connections.clear();
+                break;
+            }
+            if reuse == Reuse::Peek && !slot.lifetime.is_sure(age) {
+                // Nor are they that lie below. They stay for requests that can be sent twice.
+                slot.connections.push(connection);
                 break;
             }
             let alive = match reuse {
@@ -179,16 +185,24 @@ where
         let mut slots = self.slots.borrow_mut();
         let mut stale = Vec::new();
         slots.retain(|id, slot| {
-            let (limit, mut closed) = (slot.limit(), Ages::default());
+            let (limit, mut closed, mut open) = (slot.limit(), Ages::default(), Ages::default());
             slot.connections.retain(|connection| {
                 let age = connection.idle_for(now);
-                let alive = age >= limit || connection.is_alive();
-                if !alive {
-                    closed.add(age);
+                if age >= limit {
+                    return false;
                 }
-                alive && age < limit
+                let alive = connection.is_alive();
+                if alive {
+                    open.add(age)
+                } else {
+                    closed.add(age)
+                }
+                alive
             });
             slot.found_closed(closed, now);
+            if let Some((_, oldest)) = open.0 {
+                slot.lifetime.seen_open(oldest, now);
+            }
             slot.lifetime.fade(slot.keep.usual, slot.keep.ceiling, now);
             if slot.stale > 0 {
                 stale.push((*id, std::mem::take(&mut slot.stale)));

@@ -8,6 +8,10 @@
 //! young as that when a restart closes them. Those are looked at before they are used, and that is enough.
 //! What was learned is undercut, and given up bit by bit: an endpoint's settings change.
 //!
+//! That much is for requests that can be sent twice, since learning costs some of them. Others are never used to find
+//! out: they take a connection only of an age at which this endpoint's have been seen open, with an eighth to spare. A
+//! look a second at each idle one shows that within seconds, and any closing takes it back at once, whatever its cause.
+//!
 //! Pure: ages and times are arguments. One per worker and slot, so nothing here is shared.
 
 use std::time::{Duration, Instant};
@@ -44,6 +48,9 @@ pub(super) struct Lifetime {
     /// The longest that a connection lay idle and was used again.
     outlived: Duration,
     outlived_at: Option<Instant>,
+    /// The longest that one lay idle and was seen open, since the last that was found closed; and when.
+    open: Duration,
+    open_at: Option<Instant>,
 }
 
 impl Lifetime {
@@ -59,6 +66,19 @@ impl Lifetime {
         self.doubt.is_some_and(|(from, _)| age >= from)
     }
 
+    /// Is a connection of this age known to be open, so far as anything is known without asking?
+    pub(super) fn is_sure(&self, age: Duration) -> bool {
+        age <= YOUNGEST.max(self.open - self.open / 8)
+            || (!self.is_doubtful(age) && self.told.is_some_and(|told| age <= told))
+    }
+
+    /// A connection that has lain idle for so long is still open.
+    pub(super) fn seen_open(&mut self, age: Duration, now: Instant) {
+        if age >= self.open {
+            (self.open, self.open_at) = (age, Some(now));
+        }
+    }
+
     /// What the `Keep-Alive` of a response said; none where it said nothing.
     pub(super) fn tell(&mut self, timeout: Option<Duration>) {
         self.told = timeout.map(|timeout| timeout - MARGIN.min(timeout / 4));
@@ -66,6 +86,7 @@ impl Lifetime {
 
     /// A connection was used again after so long.
     pub(super) fn outlived(&mut self, age: Duration, now: Instant) {
+        self.seen_open(age, now);
         if age >= self.outlived {
             (self.outlived, self.outlived_at) = (age, Some(now));
         }
@@ -79,6 +100,7 @@ impl Lifetime {
     pub(super) fn closed(&mut self, youngest: Duration, oldest: Duration, now: Instant) {
         let from = self.doubt.map_or(youngest / 2, |(from, _)| from.min(youngest / 2));
         self.doubt = Some((from, now));
+        self.open = self.open.min(youngest);
         if oldest.saturating_sub(youngest) > ONE_AGE || youngest < YOUNGEST {
             return;
         }
@@ -110,6 +132,9 @@ impl Lifetime {
         if since(self.doubt.map(|(_, at)| at), REMEMBERED) {
             self.doubt = None;
         }
+        if since(self.open_at, REMEMBERED) {
+            (self.open, self.open_at) = (Duration::ZERO, None);
+        }
         if since(self.last_closing, REMEMBERED) {
             self.forget();
         }
@@ -127,6 +152,7 @@ impl Lifetime {
             && self.closings == 0
             && self.doubt.is_none()
             && self.outlived_at.is_none()
+            && self.open_at.is_none()
     }
 
     fn forget(&mut self) {
@@ -182,8 +208,14 @@ mod tests {
         now: Instant,
         opened: Instant,
         idle_since: Option<Instant>,
+        /// Are half of the requests such that cannot be sent twice?
+        writes: bool,
         /// Requests that met a connection which had been closed, and none had looked.
         lost: u32,
+        /// Requests that cannot be sent twice: on a connection within a tenth of the timeout, where the close may cross
+        /// them; on a new one.
+        risked: u32,
+        cold: u32,
         shortened: u32,
         ticks: u32,
     }
@@ -191,8 +223,22 @@ mod tests {
     impl Simulation {
         fn new() -> Self {
             let now = clock::now();
-            let lifetime = Lifetime::default();
-            Self { lifetime, now, opened: now, idle_since: None, lost: 0, shortened: 0, ticks: 0 }
+            Self {
+                lifetime: Lifetime::default(),
+                now,
+                opened: now,
+                idle_since: None,
+                writes: false,
+                lost: 0,
+                risked: 0,
+                cold: 0,
+                shortened: 0,
+                ticks: 0,
+            }
+        }
+
+        fn with_writes() -> Self {
+            Self { writes: true, ..Self::new() }
         }
 
         fn limit(&self) -> Duration {
@@ -212,6 +258,8 @@ mod tests {
                 } else if self.is_closed(timeout, restarted) {
                     self.idle_since = None;
                     self.lifetime.closed(age, age, self.now);
+                } else {
+                    self.lifetime.seen_open(age, self.now);
                 }
             }
             self.lifetime.fade(USUAL, CEILING, self.now);
@@ -219,8 +267,13 @@ mod tests {
             self.shortened += u32::from(self.limit() < USUAL);
         }
 
-        fn request(&mut self, timeout: Duration, restarted: Instant) {
-            let age = self.idle_since.map(|since| self.now - since).filter(|age| *age < self.limit());
+        fn request(&mut self, timeout: Duration, restarted: Instant, write: bool) {
+            let idle = self.idle_since.map(|since| self.now - since).filter(|age| *age < self.limit());
+            let age = idle.filter(|age| !write || self.lifetime.is_sure(*age));
+            if write {
+                self.risked += u32::from(age.is_some_and(|age| age >= timeout - timeout / 10 && age < timeout * 2));
+                self.cold += u32::from(age.is_none() && idle.is_some_and(|age| age < USUAL / 2));
+            }
             match age {
                 Some(age) if self.is_closed(timeout, restarted) => {
                     self.lost += u32::from(!self.lifetime.is_doubtful(age));
@@ -251,7 +304,8 @@ mod tests {
                     self.tick(timeout, restarted);
                     next_tick = at + 1000;
                 } else {
-                    self.request(timeout, restarted);
+                    let write = self.writes && dice.bool();
+                    self.request(timeout, restarted, write);
                     next_request = at + 1 + dice.u64(..pause);
                 }
             }
@@ -355,6 +409,31 @@ mod tests {
             prop_assert!(part <= 0.3, "shortened for {part} of the time");
             simulation.run(180_000, &mut dice, pause, Duration::from_secs(86_400), None);
             prop_assert_eq!(simulation.limit(), USUAL);
+        }
+
+        /// From the first on, whatever the timeout, no request that cannot be sent twice comes near it.
+        #[test]
+        fn what_cannot_be_sent_twice_is_not_used_to_find_out(
+            seed in any::<u64>(),
+            timeout in 600_u64..8_000,
+            pause in 50_u64..7_000,
+        ) {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            let mut simulation = Simulation::with_writes();
+            simulation.run(600_000, &mut dice, pause, millis(timeout), None);
+            prop_assert_eq!(simulation.risked, 0);
+        }
+
+        /// Yet it finds warm connections, soon after the start and soon after each restart.
+        #[test]
+        fn what_cannot_be_sent_twice_finds_warm_connections(seed in any::<u64>(), pause in 50_u64..7_000) {
+            let mut dice = fastrand::Rng::with_seed(seed);
+            let mut simulation = Simulation::with_writes();
+            let (hour, never) = (3_600_000, Duration::from_secs(86_400));
+            simulation.run(hour, &mut dice, pause, never, Some(60_000));
+            let requests = hour as f64 / (pause as f64 / 2.0 + 1.0);
+            let part = f64::from(simulation.cold) / (requests / 2.0);
+            prop_assert!(part <= 0.25, "{part} were sent on new connections");
         }
 
         /// A longer timeout is found out.
