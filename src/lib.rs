@@ -35,6 +35,7 @@
 //! - [`decide::decide`] and [`upstream::balance`] do no I/O and read no clock: `headgate explain` calls the same two.
 //! - No request waits for a lock that another worker can hold, and none has a task of its own: a client's connection is
 //!   one task, which polls its requests, their streams and the endpoints' connections that they hold.
+//! - A busy worker begins no request before it has moved those on that can be moved on (`proxy::intake`).
 //! - No client's idle HTTP/1.1 connection holds a protocol engine or a buffer: what waits is a socket.
 //! - Nothing a peer or a file sends can panic the process.
 

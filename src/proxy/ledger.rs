@@ -63,6 +63,7 @@ impl Ledger {
         parts: &Parts,
     ) -> Box<Self> {
         worker.metrics.begin(&connection.listener);
+        worker.intake.begun();
         Box::new(Self {
             worker: worker.clone(),
             snapshot: snapshot.clone(),
@@ -165,6 +166,7 @@ impl Drop for Ledger {
             user_agent: self.user_agent.as_ref().map(HeaderValue::as_bytes),
             reason: self.reason,
         };
+        self.worker.intake.ended();
         self.worker.metrics.record(&record);
         self.worker.log.record(&record);
     }

@@ -18,6 +18,7 @@ mod flow;
 mod forward;
 mod headers;
 mod held;
+mod intake;
 mod ledger;
 mod pick;
 mod queue;
@@ -45,6 +46,7 @@ pub use fault::{Contained, Fault};
 pub use flow::Flow;
 #[doc(hidden)]
 pub use headers::for_endpoint_of_get;
+pub use intake::{Intake, Ticket, rests};
 pub use upgrade::Tunnel;
 pub use worker::{WorkerContext, WorkerSnapshot};
 

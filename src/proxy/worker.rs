@@ -13,6 +13,7 @@ use crate::base::random::Seed;
 use crate::base::timer::Timers;
 use crate::config::model::{Balance, Name};
 use crate::proxy::body::RequestBody;
+use crate::proxy::intake::Intake;
 use crate::snapshot::Snapshot;
 use crate::snapshot::plane::Plane;
 use crate::telemetry::access_log::WorkerLog;
@@ -62,6 +63,8 @@ pub struct WorkerContext {
     pub idle: Rc<IdleConnections<RequestBody>>,
     /// Timers, handed from one wait to the next.
     pub timers: Rc<Timers>,
+    /// Lets requests begin.
+    pub intake: Intake,
     /// This worker's counters.
     pub metrics: WorkerMetrics,
     /// This worker's log buffer.
@@ -78,6 +81,7 @@ impl WorkerContext {
         Self {
             idle: Rc::default(),
             timers: Rc::default(),
+            intake: Intake::default(),
             metrics: plane.metrics.worker(),
             log: plane.access_log.worker(),
             published: RefCell::new(arc_swap::Cache::new(Published(plane.clone()))),

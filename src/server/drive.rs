@@ -1,11 +1,11 @@
 //! The driver of a connection: polls the protocol engine, and watches the clock and the worker's phase beside it.
 
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::base::timer::Timer;
-use crate::proxy::ConnectionInfo;
-use crate::server::phase::{Phase, Phases};
+use crate::proxy::{ConnectionInfo, Ticket};
+use crate::server::connection::Accepted;
+use crate::server::phase::Phase;
 use crate::server::watch::{Expired, Watch};
 
 /// How a driven connection ended.
@@ -28,17 +28,22 @@ pub(super) trait Engine {
 /// Polls the engine until the connection ends, its timer does, or the worker stops.
 pub(super) async fn drive(
     engine: &mut impl Engine,
+    accepted: &Accepted,
     info: &ConnectionInfo,
     watch: &Watch,
     timer: &mut Timer,
-    phases: &Rc<Phases>,
 ) -> End {
-    let mut follower = phases.follow();
+    let mut follower = accepted.phases.follow();
+    let mut ticket = Ticket::default();
     let mut draining = false;
     std::future::poll_fn(move |context| {
         let phase = follower.look(context);
         if phase == Phase::Stop {
             return Poll::Ready(End::Stopped);
+        }
+        // On the way out it begins at once: the engine must see what has come before it is told to end.
+        if phase == Phase::Serve && info.running.get() == 0 {
+            ready!(accepted.worker.intake.poll(&mut ticket, context));
         }
         let drain_now = !draining && phase == Phase::Drain;
         draining |= drain_now;

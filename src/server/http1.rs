@@ -79,7 +79,7 @@ async fn busy(
         watch,
     );
     let mut parks = false;
-    match drive(&mut engine, info, watch, timer, &accepted.phases).await {
+    match drive(&mut engine, accepted, info, watch, timer).await {
         // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
         End::Closed | End::Expired(Expired::KeepAlive) => {}
         End::Expired(Expired::Idle) => parks = true,

@@ -37,7 +37,7 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
         .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams.clone()));
     let mut timer = accepted.worker.timers.timer();
     let mut engine = Http2 { connection, io: io.clone(), streams, worker: &accepted.worker };
-    match drive(&mut engine, &info, &watch, &mut timer, &accepted.phases).await {
+    match drive(&mut engine, accepted, &info, &watch, &mut timer).await {
         End::Failed(error) => {
             accepted.explain(&error);
             // A GOAWAY may wait that tells the client why.

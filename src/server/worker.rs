@@ -22,7 +22,7 @@ use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
 use crate::base::task::spawn_local;
 use crate::config::model::Name;
-use crate::proxy::{Contained, WorkerContext, WorkerSnapshot};
+use crate::proxy::{self, Contained, WorkerContext, WorkerSnapshot};
 use crate::server::connection::{Accepted, Open};
 use crate::server::listener::BACKLOG;
 use crate::server::phase::{Phase, Phases};
@@ -55,7 +55,11 @@ pub fn spawn(index: usize, plane: Arc<Plane>) -> io::Result<Worker> {
     drop(runtime?);
     let (commands, receiver) = mpsc::unbounded_channel();
     let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+        match Builder::new_current_thread()
+            .enable_all()
+            .on_thread_park(proxy::rests)
+            .build_local(LocalOptions::default())
+        {
             Ok(runtime) => runtime.block_on(run(index, plane, receiver)),
             Err(error) => tracing::error!(worker = index, %error, "the worker has no runtime"),
         }
@@ -66,6 +70,8 @@ pub fn spawn(index: usize, plane: Arc<Plane>) -> io::Result<Worker> {
 async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedReceiver<WorkerCommand>) {
     let context = Rc::new(WorkerContext::new(plane.clone()));
     let phases = Rc::new(Phases::default());
+    let keeping = context.clone();
+    spawn_local(async move { keeping.intake.keep().await });
     let mut sockets: HashMap<(Name, SocketAddr), Listening> = HashMap::new();
     let mut listeners: Vec<JoinHandle<()>> = Vec::new();
     let mut tick = tokio::time::interval(TICK);

@@ -272,3 +272,38 @@ fn slow_readers_hold_the_endpoint_back() {
     assert!(last < READERS * 12 * 1024 * 1024, "{last} bytes were taken for {READERS} readers that read nothing");
     drop(readers);
 }
+
+/// A busy worker lets requests begin a few at a time; those that only wait for their endpoints make none busy.
+#[test]
+fn requests_that_wait_for_slow_endpoints_keep_nobody_out() {
+    const CLIENTS: usize = 120;
+    for protocol in [Protocol::Http1, Protocol::Http2] {
+        let (open, closed) = gate();
+        let origin = Origin::scripted(move |_, _| {
+            closed.pass();
+            ok("late")
+        });
+        let proxy = Proxy::start(&format!("[process]\nworkers = 1\n{}", Proxy::simple(&[origin.address], "")));
+        // Nobody asks a second time before all have their first answer.
+        let all = std::sync::Barrier::new(CLIENTS);
+        std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..CLIENTS)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let mut talker = Talker::connect(&proxy, protocol);
+                        for _ in 0..2 {
+                            let request = Request::get("/").body(Content::default()).unwrap();
+                            assert_eq!(talker.exchange(request).unwrap().text(), "late", "{protocol:?}");
+                            all.wait();
+                        }
+                    })
+                })
+                .collect();
+            for turn in 1..=2 {
+                origin.await_heard(turn * CLIENTS);
+                (0..CLIENTS).for_each(|_| open.send(()).unwrap());
+            }
+            asking.into_iter().for_each(|asking| asking.join().unwrap());
+        });
+    }
+}
