@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::Request;
+use http::{Request, StatusCode};
 
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
@@ -91,21 +91,35 @@ impl Tries {
     }
 }
 
+/// Where a response came from, and how long that took.
+#[derive(Clone, Copy)]
+pub(super) struct Answerer {
+    pub pool: PoolIndex,
+    pub endpoint: EndpointIndex,
+    pub status: StatusCode,
+    pub connect: Option<Duration>,
+    pub first_byte: Duration,
+}
+
 /// A response that is passed on only where no better one comes.
 pub(super) struct Held {
     pub fetched: Fetched,
-    pub pool: PoolIndex,
-    pub endpoint: EndpointIndex,
-    pub connect: Option<Duration>,
-    pub first_byte: Duration,
+    pub by: Answerer,
+}
+
+impl Answerer {
+    /// Its response is the answer.
+    pub(super) fn tell(self, ledger: &mut Ledger) {
+        (ledger.pool, ledger.endpoint) = (Some(self.pool), Some(self.endpoint));
+        (ledger.connect, ledger.first_byte) = (self.connect, Some(self.first_byte));
+        ledger.endpoint_status = Some(self.status.as_u16());
+    }
 }
 
 impl Held {
     /// It is the answer.
     pub(super) fn tell(self, ledger: &mut Ledger) -> Fetched {
-        (ledger.pool, ledger.endpoint) = (Some(self.pool), Some(self.endpoint));
-        (ledger.connect, ledger.first_byte) = (self.connect, Some(self.first_byte));
-        ledger.endpoint_status = Some(self.fetched.response.status().as_u16());
+        self.by.tell(ledger);
         self.fetched
     }
 
@@ -156,8 +170,8 @@ impl Forward<'_> {
         let now = clock::recent();
         let (progress, repeatable, left) = (Progress::Sent, attempts.repeatable, attempts.tries.left);
         self.try_again(attempts, pool, Failed { condition, progress, body, repeatable, left }, false, now)?;
-        attempts.tried.push(held.endpoint);
-        attempts.granted = Some(Granted { pool: held.pool, reason: None });
+        attempts.tried.push(held.by.endpoint);
+        attempts.granted = Some(Granted { pool: held.by.pool, reason: None });
         self.choose_other(attempts, ledger)
     }
 

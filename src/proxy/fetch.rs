@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::reason::{Blame, Reason};
-use crate::proxy::again::{Held, Tries, copy_of, whole};
+use crate::proxy::again::{Answerer, Held, Tries, copy_of, whole};
 use crate::proxy::attempt::{Outcome, Terms, attempt};
 use crate::proxy::body::{Home, IdleTimer, Lease, RequestBody};
 use crate::proxy::error::ProxyError;
@@ -146,15 +146,21 @@ impl Forward<'_> {
                     self.answered(pool, endpoint, &response, connect, first_byte, began);
                     let status = response.status();
                     let fetched = self.fetched(pool, endpoint, (response, connection, lease), attempts.end);
-                    let held = Held { fetched, pool: pool_index, endpoint: index, connect, first_byte };
+                    let by = Answerer { pool: pool_index, endpoint: index, status, connect, first_byte };
                     if retry.status.is_empty() || !retry.status.contains(&status) {
-                        return Ok(attempts.take(held, ledger));
+                        attempts.settle();
+                        by.tell(ledger);
+                        return Ok(fetched);
                     }
+                    let held = Held { fetched, by };
                     *next = whole(spare, attempts.kept.as_ref());
                     let (condition, body) = (Condition::Status(status), body_state(next));
                     match self.try_other(&mut attempts, pool, &held, condition, body, ledger) {
                         Ok(()) => attempts.hold(held),
-                        Err(_) => return Ok(attempts.take(held, ledger)),
+                        Err(_) => {
+                            attempts.settle();
+                            return Ok(held.tell(ledger));
+                        }
                     }
                 }
                 Outcome::Failure { error, progress, reused } => {
@@ -261,15 +267,14 @@ impl Attempts {
         }
     }
 
-    /// This response is the answer.
-    fn take(self, answer: Held, ledger: &mut Ledger) -> Fetched {
-        if let Some(before) = self.held {
+    /// The response that has just come is the answer.
+    fn settle(&mut self) {
+        if let Some(before) = self.held.take() {
             before.discard();
         }
-        if let Some(kept) = self.kept {
+        if let Some(kept) = self.kept.take() {
             kept.let_go();
         }
-        answer.tell(ledger)
     }
 
     /// A better one may come, in the attempt that was chosen.

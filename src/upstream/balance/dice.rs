@@ -57,6 +57,9 @@ impl<M: Members> Dice<'_, M> {
     fn better_of_two(&self, load: impl Fn(&EndpointView) -> f64) -> Option<EndpointIndex> {
         let (seed, slots) = (self.request.seed, self.wheel.len());
         let (one, view) = self.throw(0, seed.below(0, slots), None)?;
+        if slots == 1 {
+            return Some(one);
+        }
         // Another one: twice the same would let through what is to be avoided.
         let two = self.throw(1, seed.below(1, slots), Some(one));
         let better = two.filter(|(_, other)| other.share.admits(|| seed.number(SHARES)) && load(other) < load(&view));
