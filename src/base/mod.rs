@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod base64;
+pub mod boxed;
 pub mod clock;
 pub mod flat;
 pub mod host;

@@ -12,9 +12,9 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 /// While fewer requests run nobody waits.
-const FEW: u32 = 32;
+const FEW: u32 = 64;
 /// So many are let in at a time.
-const BATCH: usize = 16;
+const BATCH: usize = 32;
 
 thread_local! {
     /// How often this thread came to rest.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{HeaderValue, Method, Version, header};
 
+use crate::base::boxed::boxed;
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, ListenerIndex, PoolIndex, RouteIndex};
 use crate::base::reason::Reason;
@@ -64,7 +65,7 @@ impl Ledger {
     ) -> Box<Self> {
         worker.metrics.begin(&connection.listener);
         worker.intake.begun();
-        Box::new(Self {
+        boxed(|| Self {
             worker: worker.clone(),
             snapshot: snapshot.clone(),
             connection: connection.clone(),

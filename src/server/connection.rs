@@ -9,12 +9,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::TryFutureExt as _;
 use http::{HeaderValue, Request, Response};
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tokio::io::AsyncReadExt;
 use tokio_rustls::TlsAcceptor;
 
+use crate::base::boxed::pinned;
 use crate::base::clock;
 use crate::base::id::ListenerIndex;
 use crate::base::reason::Reason;
@@ -266,12 +268,11 @@ impl Service<Request<Incoming>> for Requests {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (worker, info) = (self.worker.clone(), self.info.clone());
         match &self.streams {
-            None => Box::pin(proxy::handle(worker, info, request)),
+            None => pinned(|| proxy::handle(worker, info, request)),
             Some(streams) => {
                 let flow = streams.begin();
-                Box::pin(
-                    async move { Ok(proxy::handle(worker, info, request).await?.map(|body| body.with_flow(flow))) },
-                )
+                let with_flow = |response: Response<ResponseBody>| response.map(|body| body.with_flow(flow));
+                pinned(|| proxy::handle(worker, info, request).map_ok(with_flow))
             }
         }
     }

@@ -13,6 +13,7 @@ use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::base::boxed::pinned;
 use crate::base::reason::Reason;
 use crate::base::timer::Timer;
 use crate::proxy::{ConnectionInfo, Tunnel};
@@ -34,7 +35,7 @@ const BUFFER: usize = 96 * 1024;
 pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {
     let mut timer = accepted.worker.timers.timer();
     // Boxed, so that a parked connection keeps no room for a busy one.
-    while let Some(idle) = Box::pin(busy(accepted, stream, &info, &watch, &mut timer)).await {
+    while let Some(idle) = pinned(|| busy(accepted, stream, &info, &watch, &mut timer)).await {
         stream = idle;
         // Of its requests it keeps nothing.
         info.authority.take();

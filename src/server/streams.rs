@@ -15,6 +15,7 @@ use std::time::Duration;
 use futures_core::Stream as _;
 use futures_util::stream::FuturesUnordered;
 
+use crate::base::boxed::pinned;
 use crate::base::timer::{Timer, Timers};
 use crate::proxy::{Fault, Flow};
 
@@ -61,7 +62,8 @@ where
 {
     fn execute(&self, stream: F) {
         let flow = self.next.take().unwrap_or_default();
-        self.running.borrow_mut().push(Box::pin(supervise(stream, flow, self.send, self.timers.timer())));
+        let stream = pinned(|| supervise(stream, flow, self.send, self.timers.timer()));
+        self.running.borrow_mut().push(stream);
     }
 }
 
