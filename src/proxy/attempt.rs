@@ -28,12 +28,7 @@ const RESPONSE_HEAD: usize = 64 * 1024;
 /// What one attempt ended in.
 pub(super) enum Outcome {
     /// The response's head came.
-    Response {
-        response: http::Response<Incoming>,
-        connection: Connection<RequestBody>,
-        connect: Option<Duration>,
-        first_byte: Duration,
-    },
+    Response { connection: Connection<RequestBody>, connect: Option<Duration>, first_byte: Duration },
     /// It failed; `reused` where it was made on a connection that had been idle.
     Failure { error: ProxyError, progress: Progress, reused: bool },
     /// None was made: the endpoint could not be reached before, and another request is trying to connect to it.
@@ -53,16 +48,18 @@ pub(super) struct Terms<'a> {
     pub per_try: Option<Duration>,
 }
 
-/// Makes one attempt. The request is taken, and put back where nothing of it was sent.
+/// Makes one attempt. The request is taken, and put back where nothing of it was sent; the response's head is put where
+/// `response` says.
 pub(super) async fn attempt(
     worker: &Rc<WorkerContext>,
     pool: &Pool,
     endpoint: &Endpoint,
     request: &mut Option<Request<RequestBody>>,
+    response: &mut Option<http::Response<Incoming>>,
     terms: Terms<'_>,
 ) -> Outcome {
     let Terms { mut reuse, meter, mut began, end, per_try } = terms;
-    let response = per_try.map_or(pool.spec.timeouts.response, |per_try| per_try.min(pool.spec.timeouts.response));
+    let patience = per_try.map_or(pool.spec.timeouts.response, |per_try| per_try.min(pool.spec.timeouts.response));
     // Each turn takes an idle connection away, so this ends with one that works or with a new one.
     let (exchanged, connect, rested) = loop {
         let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
@@ -80,13 +77,10 @@ pub(super) async fn attempt(
             return Outcome::Failure { error, progress: Progress::Sent, reused: false };
         };
         let rested = connection.rested();
-        let mut exchanged = {
-            let exchange = std::pin::pin!(connection.exchange(taken));
-            within(exchange, worker.timers.timer(), began, response, meter, end).await
+        let exchanged = {
+            let exchange = std::pin::pin!(connection.exchange(taken, request, response));
+            within(exchange, worker.timers.timer(), began, patience, meter, end).await
         };
-        if let Ok(Err(failure)) = &mut exchanged {
-            *request = failure.unsent.take();
-        }
         let Some(age) = rested.filter(|_| request.is_some()) else {
             break (exchanged, connect, rested);
         };
@@ -106,18 +100,13 @@ pub(super) async fn attempt(
         };
         Outcome::Failure { error, progress, reused: rested.is_some() }
     };
-    match exchanged {
-        Ok(Ok((mut response, connection))) if is_framed_once(&response) => {
-            make_ours(&mut response);
-            Outcome::Response {
-                response,
-                connection,
-                connect,
-                first_byte: clock::now().saturating_duration_since(began),
-            }
+    match (exchanged, response) {
+        (Ok(Ok(connection)), Some(response)) if is_framed_once(response) => {
+            make_ours(response);
+            Outcome::Response { connection, connect, first_byte: clock::now().saturating_duration_since(began) }
         }
-        Ok(Ok(_)) => fail(Reason::BadResponse, None, Progress::Answered),
-        Ok(Err(failure)) => {
+        (Ok(Ok(_)), _) => fail(Reason::BadResponse, None, Progress::Answered),
+        (Ok(Err(failure)), _) => {
             let (reason, progress) = match &failure.error {
                 Some(error) if error.is_parse_too_large() => (Reason::ResponseHeadersTooLarge, Progress::Answered),
                 Some(error) if error.is_parse() => (Reason::BadResponse, Progress::Answered),
@@ -129,7 +118,7 @@ pub(super) async fn attempt(
             }
             fail(reason, failure.error, progress)
         }
-        Err(reason) => fail(reason, None, Progress::Sent),
+        (Err(reason), _) => fail(reason, None, Progress::Sent),
     }
 }
 

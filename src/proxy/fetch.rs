@@ -121,7 +121,8 @@ impl Forward<'_> {
                 end: attempts.end,
                 per_try: retry.per_try_timeout.filter(|_| repeats),
             };
-            let outcome = attempt(self.worker, pool, endpoint, next, terms).await;
+            let mut response = None;
+            let outcome = attempt(self.worker, pool, endpoint, next, &mut response, terms).await;
             if !matches!(outcome, Outcome::Resting)
                 && let Some(Granted { pool, reason }) = attempts.granted.take()
             {
@@ -142,7 +143,8 @@ impl Forward<'_> {
                         return attempts.give_up(reason, ledger);
                     }
                 }
-                Outcome::Response { response, connection, connect, first_byte } => {
+                Outcome::Response { connection, connect, first_byte } => {
+                    let Some(response) = response else { return Err(Reason::Internal) };
                     self.answered(pool, endpoint, &response, connect, first_byte, began);
                     let status = response.status();
                     let fetched = self.fetched(pool, endpoint, (response, connection, lease), attempts.end);

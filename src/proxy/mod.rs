@@ -128,11 +128,11 @@ mod tests {
         size_of::<F>()
     }
 
-    /// Each request has one on the heap, and moves it there once: what is rare (a body to read, a connection to open,
-    /// a tunnel) is boxed where it is needed.
+    /// Each request has one on the heap, made where it lies: what is rare (a body to read, a connection to open, a tunnel)
+    /// is boxed where it is needed.
     #[test]
     fn a_requests_future_stays_small() {
         let size = size(handle);
-        assert!(size <= 2560, "{size} bytes");
+        assert!(size <= 2752, "{size} bytes");
     }
 }

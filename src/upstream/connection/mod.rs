@@ -57,11 +57,9 @@ where
 }
 
 /// Why an exchange ended without a response head.
-pub struct SendFailure<B> {
+pub struct SendFailure {
     /// What hyper says; nothing where the connection was just gone.
     pub error: Option<hyper::Error>,
-    /// The request, where not one byte of it was sent.
-    pub unsent: Option<Request<B>>,
     /// It was sent, and the endpoint had closed the connection before a byte of it came there.
     pub undelivered: bool,
 }
@@ -148,17 +146,21 @@ where
         self.0.acknowledged.is_some() && self.0.acknowledged == peek::acknowledged(self.0.descriptor)
     }
 
-    /// Sends a request and waits for the response's head, polling the driver meanwhile.
+    /// Sends a request and waits for the response's head, polling the driver meanwhile. The head is put where `response`
+    /// says, and the request where `unsent` does if not one byte of it was sent: they are large, and results go from hand
+    /// to hand.
     ///
     /// # Errors
-    /// [`SendFailure`] gives the request back where nothing of it was sent.
-    pub fn exchange(
+    /// [`SendFailure`] says how far it came.
+    pub fn exchange<'a>(
         mut self,
         request: Request<B>,
-    ) -> impl Future<Output = Result<(Response<Incoming>, Self), SendFailure<B>>> {
+        unsent: &'a mut Option<Request<B>>,
+        response: &'a mut Option<Response<Incoming>>,
+    ) -> impl Future<Output = Result<Self, SendFailure>> + 'a {
         // Handed over before the future begins, which then need not have room for it.
         let sending = self.0.sender.try_send_request(request);
-        Exchange { connection: Some(self), sending, nothing_arrived: false }
+        Exchange { connection: Some(self), sending, nothing_arrived: false, unsent, response }
     }
 
     /// Takes the connection apart after a 101: the bare stream, what was read beyond the head, and its place.
@@ -171,7 +173,7 @@ where
 
 pin_project! {
     /// A request on its way. By hand: an `async fn` would hold what hyper waits with twice.
-    struct Exchange<B, S>
+    struct Exchange<'a, B, S>
     where
         B: Body<Data = Bytes>,
         B: 'static,
@@ -181,39 +183,51 @@ pin_project! {
         #[pin]
         sending: S,
         nothing_arrived: bool,
+        unsent: &'a mut Option<Request<B>>,
+        response: &'a mut Option<Response<Incoming>>,
     }
 }
 
-impl<B, S> Future for Exchange<B, S>
+impl<B, S> Future for Exchange<'_, B, S>
 where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BoxError>,
     S: Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
 {
-    type Output = Result<(Response<Incoming>, Connection<B>), SendFailure<B>>;
+    type Output = Result<Connection<B>, SendFailure>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
+        let mut failed = None;
+        // What came is put away at once: nearly all polls bring nothing, and would carry the room for it about.
+        let mut poll_sending = |context: &mut Context<'_>| {
+            match ready!(this.sending.as_mut().poll(context)) {
+                Ok(response) => **this.response = Some(response),
+                Err(failure) => failed = Some(failure),
+            }
+            Poll::Ready(())
+        };
         let (ended, mut answer) = match this.connection.as_mut() {
-            Some(connection) => connection.poll_with(context, |context| this.sending.as_mut().poll(context)),
-            None => (true, this.sending.as_mut().poll(context)),
+            Some(connection) => connection.poll_with(context, &mut poll_sending),
+            None => (true, poll_sending(context)),
         };
         if ended {
             *this.nothing_arrived = this.connection.as_ref().is_some_and(Connection::nothing_arrived);
             if answer.is_pending() {
                 // A request that an ended driver never took comes back only when the driver is dropped.
                 *this.connection = None;
-                answer = this.sending.poll(context);
+                answer = poll_sending(context);
             }
         }
-        Poll::Ready(match (ready!(answer), this.connection.take()) {
-            (Ok(response), Some(connection)) => Ok((response, connection)),
-            (Ok(_), None) => Err(SendFailure { unsent: None, error: None, undelivered: false }),
-            (Err(mut failure), _) => {
-                let unsent = failure.take_message();
+        ready!(answer);
+        Poll::Ready(match (failed, this.connection.take()) {
+            (None, Some(connection)) => Ok(connection),
+            (None, None) => Err(SendFailure { error: None, undelivered: false }),
+            (Some(mut failure), _) => {
+                **this.unsent = failure.take_message();
                 let error = failure.into_error();
                 let undelivered = *this.nothing_arrived && ended_in_good_order(&error);
-                Err(SendFailure { error: Some(error), unsent, undelivered })
+                Err(SendFailure { error: Some(error), undelivered })
             }
         })
     }
@@ -244,7 +258,8 @@ mod tests {
             Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
         assert!(connection.is_alive());
         drop(peer);
-        let exchange = connection.exchange(Request::new(Empty::new()));
+        let (mut unsent, mut response) = (None, None);
+        let exchange = connection.exchange(Request::new(Empty::new()), &mut unsent, &mut response);
         let ended = tokio::time::timeout(Duration::from_secs(5), exchange).await.expect("an end, and no hanging");
         assert!(ended.is_err());
     }
@@ -265,8 +280,10 @@ mod tests {
                 peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
                 peer
             });
-            let answered = connection.exchange(Request::new(Empty::new())).await;
-            let (_, mut connection) = answered.unwrap_or_else(|_| panic!("no answer"));
+            let (mut unsent, mut response) = (None, None);
+            let answered = connection.exchange(Request::new(Empty::new()), &mut unsent, &mut response).await;
+            let mut connection = answered.unwrap_or_else(|_| panic!("no answer"));
+            assert_eq!(response.take().unwrap().status(), 204);
             let mut peer = endpoint.join().unwrap();
             let settled = std::future::poll_fn(|context| Poll::Ready(connection.poll_driver(context))).await;
             assert!(settled.is_pending() && connection.prove_alive());
@@ -277,8 +294,9 @@ mod tests {
             if !reads {
                 endpoint.join().unwrap();
             }
-            let failure = connection.exchange(Request::new(Empty::new())).await.err().expect("no answer");
-            assert!(failure.unsent.is_none(), "it was sent before the close was seen");
+            let exchange = connection.exchange(Request::new(Empty::new()), &mut unsent, &mut response);
+            let failure = exchange.await.err().expect("no answer");
+            assert!(unsent.is_none(), "it was sent before the close was seen");
             assert_eq!(failure.undelivered, !reads, "the endpoint has read it: {reads}");
         }
     }
@@ -327,13 +345,15 @@ mod tests {
             peer
         });
         let post = || http::Request::post("/").header("transfer-encoding", "chunked").body(Late(0)).unwrap();
-        let answered = connection.exchange(post()).await;
-        let (_, mut connection) = answered.unwrap_or_else(|_| panic!("no answer"));
+        let (mut unsent, mut response) = (None, None);
+        let answered = connection.exchange(post(), &mut unsent, &mut response).await;
+        let mut connection = answered.unwrap_or_else(|_| panic!("no answer"));
         let peer = endpoint.join().unwrap();
         let settled = std::future::poll_fn(|context| Poll::Ready(connection.poll_driver(context))).await;
         assert!(settled.is_pending() && connection.prove_alive());
         drop(peer);
-        let failure = connection.exchange(post()).await.err().expect("no answer");
+        let exchange = connection.exchange(post(), &mut unsent, &mut response);
+        let failure = exchange.await.err().expect("no answer");
         assert!(failure.undelivered, "{:?}", failure.error);
     }
 
