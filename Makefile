@@ -19,7 +19,7 @@ help:
 	@echo '     TOUR=1       take the tour instead of serving; fails when a step fails'
 	@echo '     STORE=...    auto (default), mariadb or sqlite'
 	@echo '     ARGS=...     more options, such as ARGS="--https-port 9443" (ARGS=--help lists them)'
-	@echo 'make test         formatting, clippy, every test, the tour on MariaDB and on SQLite, what a request costs'
+	@echo 'make test         formatting, clippy, every test, the tour on MariaDB and on SQLite, faults, what a request costs'
 	@echo 'make cost         instructions and allocations of one request beside the committed figures; +10 % fails'
 	@echo '     UPDATE=1     commits to the figures as they are now: writes benches/cost/expected.toml'
 	@echo 'make faults       servers killed, silent, flapping; full disks, reloads, restarts under load: what must hold'
@@ -45,6 +45,7 @@ test: tools
 	cargo test $(CARGO_FLAGS)
 	@$(MAKE) --no-print-directory build
 	.ci/end-to-end "$(BIN)"
+	@$(MAKE) --no-print-directory faults-quick ARGS=
 	@$(MAKE) --no-print-directory cost
 
 build: tools

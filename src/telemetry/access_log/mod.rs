@@ -19,12 +19,12 @@ use crate::config::model::{self, AccessLogFormat};
 use crate::telemetry::access_log::line::Stamp;
 use crate::telemetry::access_log::writer::{Control, Output, Writer};
 
-/// A buffer's room.
-const BUFFER_BYTES: usize = 64 * 1024;
+/// A buffer's room. Each that is handed over wakes the writer, which costs as much as some requests do.
+const BUFFER_BYTES: usize = 128 * 1024;
 /// A buffer that is filled so far is handed over before its time: the rest of its room is for its last line.
-const FULL_BYTES: usize = 48 * 1024;
+const FULL_BYTES: usize = 112 * 1024;
 /// Buffers that wait for the writer; with [`BUFFER_BYTES`], 14 MiB.
-const QUEUE_BUFFERS: usize = 224;
+const QUEUE_BUFFERS: usize = 112;
 
 /// What a worker hands over.
 enum Message {

@@ -2,6 +2,9 @@
 //!
 //! Each fall adds 1 to a penalty that halves every minute. Two are forgiven; from there on the wait doubles with each
 //! one, from 5 s up to 5 min. Pure: the time comes in.
+//!
+//! A check's own verdict is held down by a plainer rule ([`judge`](super::judge)). This one looks at what an endpoint is
+//! after all of it, checks, ejections and doubts, and only failback asks.
 
 use std::time::{Duration, Instant};
 
