@@ -38,7 +38,14 @@ const LOG_BYTES: u64 = 4 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Home {
     root: PathBuf,
-    _lock: File,
+    lock: File,
+}
+
+impl Drop for Home {
+    /// To close the file is not enough: a process that is being started has a copy of it until it becomes its program.
+    fn drop(&mut self) {
+        let _ = self.lock.unlock();
+    }
 }
 
 impl Home {
@@ -61,7 +68,7 @@ impl Home {
             bail!("{} is not empty and not a stack's data directory; give another with --data DIR", root.display());
         }
         let lock = lock(&lock_path)?;
-        let home = Self { root, _lock: lock };
+        let home = Self { root, lock };
         for directory in ["logs", "run"] {
             let path = home.root.join(directory);
             fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
