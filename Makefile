@@ -59,12 +59,10 @@ cost: tools
 	@HEADGATE="$(or $(CARGO_TARGET_DIR),target)/release/headgate" cargo bench $(CARGO_FLAGS) --bench cost
 
 # The program that the tests run, with debug assertions: one of the faults is a panic, which a release build cannot be asked for.
-faults: tools
-	cargo build --profile ci --locked -p headgate -p faults
+faults: build
 	HEADGATE="$(or $(HEADGATE),$(BIN)/headgate)" "$(BIN)/faults" $(ARGS)
 
-faults-quick: tools
-	cargo build --profile ci --locked -p headgate -p faults
+faults-quick: build
 	HEADGATE="$(or $(HEADGATE),$(BIN)/headgate)" "$(BIN)/faults" --quick $(ARGS)
 
 bench: bench-tools

@@ -50,10 +50,6 @@ impl Tries {
         Self { left: attempts, begun: 0, stale: 0, pardoned: false, paid: false, at_once: false }
     }
 
-    fn is_paid(self) -> bool {
-        self.paid
-    }
-
     pub(super) fn begin(&mut self) {
         (self.left, self.begun) = (self.left.saturating_sub(1), self.begun.saturating_add(1));
         (self.at_once, self.paid) = (false, false);
@@ -191,7 +187,7 @@ impl Forward<'_> {
     pub(super) fn give_back(&self, attempts: &mut Attempts) {
         let Some(Granted { pool, .. }) = attempts.granted.take() else { return };
         let pool = self.snapshot.pool(pool);
-        if attempts.tries.is_paid() {
+        if attempts.tries.paid {
             pool.give_back_retry(clock::recent());
         }
         self.worker.metrics.retry_denied(&pool.spec.name, Denied::Endpoints.as_str());

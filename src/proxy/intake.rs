@@ -21,11 +21,6 @@ thread_local! {
     static RESTS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// This thread has nothing to do just now. For the runtime's hook.
-pub fn rests() {
-    RESTS.with(|rests| rests.set(rests.get() + 1));
-}
-
 /// Lets one worker's requests begin.
 #[derive(Default)]
 pub struct Intake {
@@ -33,10 +28,9 @@ pub struct Intake {
     /// Requests that may begin before the worker's next rest.
     left: Cell<u32>,
     rests: Cell<u64>,
+    /// The holders of the last tickets that were given out; those before have been called.
     waiting: RefCell<VecDeque<Waker>>,
-    /// Tickets that were given out, and those that have been called.
     given: Cell<u64>,
-    called: Cell<u64>,
     keeper: RefCell<Option<Waker>>,
 }
 
@@ -45,6 +39,11 @@ pub struct Intake {
 pub struct Ticket(Option<u64>);
 
 impl Intake {
+    /// The calling thread has nothing to do just now. For its runtime's hook.
+    pub fn rests() {
+        RESTS.with(|rests| rests.set(rests.get() + 1));
+    }
+
     /// A request began.
     pub(super) fn begun(&self) {
         self.running.set(self.running.get() + 1);
@@ -57,13 +56,14 @@ impl Intake {
 
     /// Ready when a request may begin.
     pub fn poll(&self, ticket: &mut Ticket, context: &Context<'_>) -> Poll<()> {
+        let waiting = self.waiting.borrow().len() as u64;
         match ticket.0 {
-            Some(number) if number >= self.called.get() => Poll::Pending,
+            Some(number) if number >= self.given.get() - waiting => Poll::Pending,
             Some(_) => {
                 ticket.0 = None;
                 Poll::Ready(())
             }
-            None if self.given == self.called && (self.running.get() < FEW || self.has_rested()) => Poll::Ready(()),
+            None if waiting == 0 && (self.running.get() < FEW || self.follows_a_rest()) => Poll::Ready(()),
             None => {
                 ticket.0 = Some(self.given.get());
                 self.given.set(self.given.get() + 1);
@@ -76,8 +76,8 @@ impl Intake {
         }
     }
 
-    /// Has the worker come to rest, not long ago?
-    fn has_rested(&self) -> bool {
+    /// Takes one of the few turns that follow each rest of the worker.
+    fn follows_a_rest(&self) -> bool {
         let rests = RESTS.with(Cell::get);
         let left = if self.rests.replace(rests) == rests { self.left.get() } else { FEW };
         self.left.set(left.saturating_sub(1));
@@ -98,7 +98,6 @@ impl Intake {
             tokio::task::yield_now().await;
             let mut waiting = self.waiting.borrow_mut();
             let count = waiting.len().min(BATCH);
-            self.called.set(self.called.get() + count as u64);
             // Who has left meanwhile is woken for nothing.
             waiting.drain(..count).for_each(Waker::wake);
         }
@@ -169,7 +168,7 @@ mod tests {
     #[tokio::test(flavor = "local")]
     async fn a_worker_that_has_rested_lets_others_enter_whatever_runs() {
         let intake = busy(100 * FEW);
-        rests();
+        Intake::rests();
         let entered = entering(&intake, FEW as usize);
         for _ in 0..10 {
             tokio::task::yield_now().await;

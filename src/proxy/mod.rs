@@ -46,7 +46,7 @@ pub use fault::{Contained, Fault};
 pub use flow::Flow;
 #[doc(hidden)]
 pub use headers::for_endpoint_of_get;
-pub use intake::{Intake, Ticket, rests};
+pub use intake::{Intake, Ticket};
 pub use upgrade::Tunnel;
 pub use worker::{WorkerContext, WorkerSnapshot};
 

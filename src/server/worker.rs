@@ -22,7 +22,7 @@ use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
 use crate::base::task::spawn_local;
 use crate::config::model::Name;
-use crate::proxy::{self, Contained, WorkerContext, WorkerSnapshot};
+use crate::proxy::{Contained, Intake, WorkerContext, WorkerSnapshot};
 use crate::server::connection::{Accepted, Open};
 use crate::server::listener::BACKLOG;
 use crate::server::phase::{Phase, Phases};
@@ -55,11 +55,8 @@ pub fn spawn(index: usize, plane: Arc<Plane>) -> io::Result<Worker> {
     drop(runtime?);
     let (commands, receiver) = mpsc::unbounded_channel();
     let thread = thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        match Builder::new_current_thread()
-            .enable_all()
-            .on_thread_park(proxy::rests)
-            .build_local(LocalOptions::default())
-        {
+        let mut builder = Builder::new_current_thread();
+        match builder.enable_all().on_thread_park(Intake::rests).build_local(LocalOptions::default()) {
             Ok(runtime) => runtime.block_on(run(index, plane, receiver)),
             Err(error) => tracing::error!(worker = index, %error, "the worker has no runtime"),
         }

@@ -56,6 +56,7 @@ where
     /// Connections that were found closed before a request was lost on one, since the last sweep.
     stale: u32,
     empty_since: Option<Instant>,
+    /// The oldest first.
     connections: Vec<Connection<B>>,
 }
 
@@ -80,7 +81,7 @@ where
     }
 }
 
-/// The youngest and the oldest of those that one look found in one state, and how many they are.
+/// The youngest and the oldest of those that one look found closed, and how many they are.
 #[derive(Clone, Copy, Default)]
 struct Ages(Option<(Duration, Duration)>, u32);
 
@@ -185,23 +186,21 @@ where
         let mut slots = self.slots.borrow_mut();
         let mut stale = Vec::new();
         slots.retain(|id, slot| {
-            let (limit, mut closed, mut open) = (slot.limit(), Ages::default(), Ages::default());
+            let (limit, mut closed) = (slot.limit(), Ages::default());
             slot.connections.retain(|connection| {
                 let age = connection.idle_for(now);
                 if age >= limit {
                     return false;
                 }
                 let alive = connection.is_alive();
-                if alive {
-                    open.add(age)
-                } else {
-                    closed.add(age)
+                if !alive {
+                    closed.add(age);
                 }
                 alive
             });
             slot.found_closed(closed, now);
-            if let Some((_, oldest)) = open.0 {
-                slot.lifetime.seen_open(oldest, now);
+            if let Some(oldest) = slot.connections.first() {
+                slot.lifetime.seen_open(oldest.idle_for(now), now);
             }
             slot.lifetime.fade(slot.keep.usual, slot.keep.ceiling, now);
             if slot.stale > 0 {
