@@ -54,7 +54,9 @@ impl Stage {
     fn set() -> Arc<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let origin = listener.local_addr().unwrap();
-        let path = tempfile::tempdir().unwrap().keep().join("headgate.toml");
+        // The config is read once: its folder goes with the end of this.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headgate.toml");
         let config = format!(
             "config_version = 1\n[access_log]\nformat = \"off\"\n[listeners.a]\naddress = \"127.0.0.1:0\"\n\
              [pools.p]\nendpoints = [\"{origin}\"]\n[routes.r]\npool = \"p\"\nretry.attempts = 1\n"

@@ -4,20 +4,18 @@
 //! more, is there a pause: it is small, grows, and is different for each request, so that what failed together does not
 //! come back together.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use http::{Request, StatusCode};
+use http::{Response, StatusCode};
+use hyper::body::Incoming;
 
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::random::Seed;
 use crate::config::model::Retry;
-use crate::proxy::body::{EndpointBody, RequestBody};
 use crate::proxy::fetch::{Attempts, Fetched, Granted};
 use crate::proxy::forward::Forward;
 use crate::proxy::ledger::Ledger;
-use crate::proxy::replay::Kept;
 use crate::upstream::pool::Pool;
 use crate::upstream::retry::{BodyState, Condition, Denied, Failed, Progress, may_retry};
 
@@ -99,6 +97,7 @@ pub(super) struct Answerer {
 
 /// A response that is passed on only where no better one comes.
 pub(super) struct Held {
+    pub response: Response<Incoming>,
     pub fetched: Fetched,
     pub by: Answerer,
 }
@@ -114,15 +113,15 @@ impl Answerer {
 
 impl Held {
     /// It is the answer.
-    pub(super) fn tell(self, ledger: &mut Ledger) -> Fetched {
+    pub(super) fn tell(self, response: &mut Option<Response<Incoming>>, ledger: &mut Ledger) -> Fetched {
         self.by.tell(ledger);
+        *response = Some(self.response);
         self.fetched
     }
 
     /// A better one came.
     pub(super) fn discard(self) {
-        let Fetched { response, connection, home, lease, idle, end } = self.fetched;
-        EndpointBody::new(response.into_body(), connection, home, lease, idle, Some(end)).discard(DISCARDED);
+        self.fetched.body(self.response.into_body()).discard(DISCARDED);
     }
 }
 
@@ -192,27 +191,4 @@ impl Forward<'_> {
         }
         self.worker.metrics.retry_denied(&pool.spec.name, Denied::Endpoints.as_str());
     }
-}
-
-/// The same request once more; none where its body goes by only once. A body that is kept is put in when it is needed.
-pub(super) fn copy_of(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let body = match request.body() {
-        RequestBody::Empty | RequestBody::Kept(_) => RequestBody::Empty,
-        RequestBody::Held(bytes) => RequestBody::Held(bytes.clone()),
-        RequestBody::Stream(_) => return None,
-    };
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// The copy with its body; none where that is gone.
-pub(super) fn whole(copy: Option<Request<RequestBody>>, kept: Option<&Rc<Kept>>) -> Option<Request<RequestBody>> {
-    let mut copy = copy?;
-    if let Some(kept) = kept {
-        *copy.body_mut() = kept.again()?;
-    }
-    Some(copy)
 }

@@ -22,14 +22,12 @@ pub(super) struct Cached<'a> {
     key: CacheKey,
     rule: &'a RouteCache,
     why: Why,
-    /// The client's fields, as they were before the endpoint's own were made of them.
-    request: HeaderMap,
 }
 
 enum Why {
     Missed(MissReason),
     Bypassed(BypassReason),
-    Stale(Arc<Stored>),
+    Stale { stored: Arc<Stored>, validators: HeaderMap },
 }
 
 /// What came of asking the cache.
@@ -45,12 +43,11 @@ impl<'a> Cached<'a> {
     pub(super) fn look_up(
         forward: &Forward<'_>,
         rule: &'a RouteCache,
-        parts: &mut Parts,
+        parts: &Parts,
         ledger: &mut Ledger,
     ) -> Found<Self> {
         let cache = forward.snapshot.cache(rule.zone);
         let key = forward.cache_key(ledger);
-        let mut request = None;
         let why = match cache::may_use(&parts.method, &parts.headers, ledger.admitted.has_body()) {
             Err(reason) => Why::Bypassed(reason),
             Ok(()) => {
@@ -60,13 +57,7 @@ impl<'a> Cached<'a> {
                         ledger.cache = Some(CacheResult::Hit);
                         return Found::Answer(Box::new(stored.answer(&parts.method, &parts.headers, now)));
                     }
-                    Lookup::Stale { stored, validators } => {
-                        request = Some(parts.headers.clone());
-                        parts.headers.remove(header::IF_NONE_MATCH);
-                        parts.headers.remove(header::IF_MODIFIED_SINCE);
-                        parts.headers.extend(validators);
-                        Why::Stale(stored)
-                    }
+                    Lookup::Stale { stored, validators } => Why::Stale { stored, validators },
                     Lookup::Miss(reason) => Why::Missed(reason),
                     Lookup::Bypass(reason) => Why::Bypassed(reason),
                 }
@@ -74,22 +65,30 @@ impl<'a> Cached<'a> {
         };
         ledger.cache = Some(match why {
             Why::Bypassed(_) => CacheResult::Bypass,
-            Why::Missed(_) | Why::Stale(_) => CacheResult::Miss,
+            Why::Missed(_) | Why::Stale { .. } => CacheResult::Miss,
         });
-        let request = request.unwrap_or_else(|| parts.headers.clone());
-        Found::Fetch(Self { cache: cache.clone(), key, rule, why, request })
+        Found::Fetch(Self { cache: cache.clone(), key, rule, why })
+    }
+
+    /// What the endpoint is asked about, in place of the client's own conditions: what is stored may still be good.
+    pub(super) fn validators(&self) -> Option<&HeaderMap> {
+        match &self.why {
+            Why::Stale { validators, .. } => Some(validators),
+            Why::Missed(_) | Why::Bypassed(_) => None,
+        }
     }
 
     /// When the endpoint's response has come: a stored one that it confirms is the answer, a new one is kept while it
-    /// passes where that is allowed.
+    /// passes where that is allowed. `request` has the client's fields.
     pub(super) fn fetched(
         self,
+        request: &mut HeaderMap,
         mut parts: response::Parts,
         mut body: EndpointBody,
         ledger: &mut Ledger,
     ) -> Found<(response::Parts, EndpointBody)> {
         let now = clock::wall();
-        if let (Why::Stale(stored), StatusCode::NOT_MODIFIED) = (&self.why, parts.status)
+        if let (Why::Stale { stored, .. }, StatusCode::NOT_MODIFIED) = (&self.why, parts.status)
             && stored.confirmed_by(&parts.headers)
         {
             let fresh = Arc::new(stored.refreshed(&parts.headers, self.rule, now));
@@ -98,21 +97,22 @@ impl<'a> Cached<'a> {
             let status = CacheStatus::Stale { status: parts.status, stored: Ok(()) };
             // Free the endpoint's connection: a 304 has no body.
             body.release();
-            return Found::Answer(Box::new(fresh.answer_as(&ledger.method, &self.request, now, status)));
+            return Found::Answer(Box::new(fresh.answer_as(&ledger.method, request, now, status)));
         }
-        let verdict = cache::may_store(&ledger.method, &self.request, parts.status, &parts.headers, self.rule, now);
+        let verdict = cache::may_store(&ledger.method, request, parts.status, &parts.headers, self.rule, now);
         let storable = verdict.as_ref().map(|_| ()).map_err(|reason| *reason);
         let status = match self.why {
             Why::Missed(reason) => CacheStatus::Miss { reason, status: parts.status, stored: storable },
             Why::Bypassed(reason) => CacheStatus::Bypass(reason),
-            Why::Stale(_) => CacheStatus::Stale { status: parts.status, stored: storable },
+            Why::Stale { .. } => CacheStatus::Stale { status: parts.status, stored: storable },
         };
         let bypassed = matches!(status, CacheStatus::Bypass(_));
         if let (Ok(freshness), false, &Method::GET) = (verdict, bypassed, &ledger.method) {
             let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
             let recorder = Recorder::new(self.cache.max_body(), length);
             let (response, code) = (parts.headers.clone(), parts.status);
-            let Self { cache, key, request, .. } = self;
+            let Self { cache, key, .. } = self;
+            let request = std::mem::take(request);
             let keep = Box::new(move |bytes: Bytes| {
                 cache.insert(&key, Stored::new(&request, code, &response, bytes, freshness, now));
             });

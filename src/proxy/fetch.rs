@@ -1,6 +1,5 @@
 //! Picks and attempts until an endpoint answers, or none is left to try.
 
-use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Request, Response};
@@ -10,14 +9,14 @@ use smallvec::SmallVec;
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
 use crate::base::reason::{Blame, Reason};
-use crate::proxy::again::{Answerer, Held, Tries, copy_of, whole};
+use crate::proxy::again::{Answerer, Held, Tries};
 use crate::proxy::attempt::{Outcome, Terms, attempt};
-use crate::proxy::body::{Home, IdleTimer, Lease, RequestBody};
+use crate::proxy::body::{EndpointBody, Home, IdleTimer, Lease, RequestBody};
 use crate::proxy::error::ProxyError;
-use crate::proxy::forward::Forward;
+use crate::proxy::forward::{Forward, Outgoing};
 use crate::proxy::ledger::Ledger;
 use crate::proxy::pick::Place;
-use crate::proxy::replay::Kept;
+use crate::proxy::replay::Replay;
 use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::{Keep, Reuse};
 use crate::upstream::connection::lifetime::keep_alive_timeout;
@@ -29,9 +28,8 @@ use crate::upstream::retry::{BodyState, Condition, Failed, Progress, may_run_twi
 const MOST_RESTING: u8 = 10;
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 
-/// A response's head, and the connection that its body comes on.
+/// The connection that a response's body comes on, and what it takes to read it.
 pub(super) struct Fetched {
-    pub response: Response<Incoming>,
     pub connection: Connection<RequestBody>,
     pub home: Home,
     pub lease: Lease,
@@ -68,20 +66,30 @@ pub(super) struct Attempts {
     held: Option<Box<Held>>,
     /// Where the next attempt goes, where that is known already.
     chosen: Option<Picked>,
-    kept: Option<Rc<Kept>>,
+    replay: Replay,
+}
+
+impl Fetched {
+    /// The body of the response that came on it.
+    pub(super) fn body(self, incoming: Incoming) -> EndpointBody {
+        let Self { connection, home, lease, idle, end } = self;
+        EndpointBody::new(incoming, connection, home, lease, idle, Some(end))
+    }
 }
 
 impl Forward<'_> {
-    /// Picks and attempts until an endpoint answers.
+    /// Picks and attempts until an endpoint answers. The response's head is put where `response` says.
     pub(super) async fn fetch(
         &self,
-        next: &mut Option<Request<RequestBody>>,
+        outgoing: &Outgoing<'_>,
+        body: RequestBody,
+        response: &mut Option<Response<Incoming>>,
         ledger: &mut Ledger,
     ) -> Result<Fetched, Reason> {
         let retry = &self.plan.route.retry;
         let mut attempts = Attempts {
             end: self.end(ledger),
-            repeatable: next.as_ref().is_some_and(|next| may_run_twice(retry, next.method(), next.headers())),
+            repeatable: may_run_twice(retry, &outgoing.parts.method, &outgoing.parts.headers),
             tries: Tries::new(retry.attempts),
             tried: SmallVec::new(),
             place: self.begin(ledger),
@@ -90,14 +98,15 @@ impl Forward<'_> {
             last: None,
             held: None,
             chosen: None,
-            kept: next.as_ref().and_then(|next| Kept::of(next.body())),
+            replay: Replay::of(&body),
         };
+        let mut next = Some(self.request(outgoing, body, ledger)?);
         loop {
             let (pool_index, index, lease) = match self.choose(&mut attempts, ledger).await {
                 Ok(picked) => picked,
                 Err(reason) => {
                     self.give_back(&mut attempts);
-                    return attempts.give_up(reason, ledger);
+                    return attempts.give_up(reason, response, ledger);
                 }
             };
             let pool = self.snapshot.pool(pool_index);
@@ -108,12 +117,10 @@ impl Forward<'_> {
             let before = (attempts.tries, (ledger.pool, ledger.endpoint, ledger.retries));
             (ledger.pool, ledger.endpoint, ledger.retries) = (Some(pool_index), Some(index), attempts.tries.begun);
             attempts.tries.begin();
-            // What was not sent comes back by itself. What was sent and never came there does not, whatever its method.
-            let spare = next.as_ref().and_then(copy_of);
             // To find a connection dead costs no more than a retry, where there can be one.
             let safe = attempts.repeatable && retry.on.reset_before_response && attempts.tries.left > 0;
-            let reuse = if safe && spare.is_some() && attempts.kept.is_none() { Reuse::Trust } else { Reuse::Peek };
-            let repeats = attempts.repeatable && retry.attempts > 1 && spare.is_some();
+            let reuse = if safe && attempts.replay.is_sure() { Reuse::Trust } else { Reuse::Peek };
+            let repeats = attempts.repeatable && retry.attempts > 1 && attempts.replay.is_possible();
             let terms = Terms {
                 reuse,
                 meter: ledger.body.as_deref(),
@@ -121,8 +128,7 @@ impl Forward<'_> {
                 end: attempts.end,
                 per_try: retry.per_try_timeout.filter(|_| repeats),
             };
-            let mut response = None;
-            let outcome = attempt(self.worker, pool, endpoint, next, &mut response, terms).await;
+            let outcome = attempt(self.worker, pool, endpoint, &mut next, response, terms).await;
             if !matches!(outcome, Outcome::Resting)
                 && let Some(Granted { pool, reason }) = attempts.granted.take()
             {
@@ -140,28 +146,29 @@ impl Forward<'_> {
                     if is_lost {
                         self.give_back(&mut attempts);
                         let reason = attempts.last.unwrap_or(Reason::AllDown);
-                        return attempts.give_up(reason, ledger);
+                        return attempts.give_up(reason, response, ledger);
                     }
                 }
                 Outcome::Response { connection, connect, first_byte } => {
-                    let Some(response) = response else { return Err(Reason::Internal) };
-                    self.answered(pool, endpoint, &response, connect, first_byte, began);
-                    let status = response.status();
-                    let fetched = self.fetched(pool, endpoint, (response, connection, lease), attempts.end);
+                    let Some(head) = response else { return Err(Reason::Internal) };
+                    self.answered(pool, endpoint, head, connect, first_byte, began);
+                    let status = head.status();
+                    let fetched = self.fetched(pool, endpoint, connection, lease, attempts.end);
                     let by = Answerer { pool: pool_index, endpoint: index, status, connect, first_byte };
                     if retry.status.is_empty() || !retry.status.contains(&status) {
                         attempts.settle();
                         by.tell(ledger);
                         return Ok(fetched);
                     }
-                    let held = Held { fetched, by };
-                    *next = whole(spare, attempts.kept.as_ref());
-                    let (condition, body) = (Condition::Status(status), body_state(next));
+                    let Some(head) = response.take() else { return Err(Reason::Internal) };
+                    let held = Held { response: head, fetched, by };
+                    next = self.request_again(outgoing, &attempts.replay, ledger);
+                    let (condition, body) = (Condition::Status(status), body_state(&next));
                     match self.try_other(&mut attempts, pool, &held, condition, body, ledger) {
                         Ok(()) => attempts.hold(held),
                         Err(_) => {
                             attempts.settle();
-                            return Ok(held.tell(ledger));
+                            return Ok(held.tell(response, ledger));
                         }
                     }
                 }
@@ -170,15 +177,18 @@ impl Forward<'_> {
                     if error.blame() == Blame::Client {
                         return Err(reason);
                     }
+                    // Where one came, it was none that could be passed on.
+                    *response = None;
                     let now = clock::now();
                     self.failed(pool, endpoint, &error, progress, began, now);
                     attempts.last = Some(reason);
-                    *next = next.take().or_else(|| whole(spare, attempts.kept.as_ref()));
-                    let (condition, body) = (Condition::of(reason, progress, reused), body_state(next));
+                    // What was not sent has come back by itself.
+                    next = next.or_else(|| self.request_again(outgoing, &attempts.replay, ledger));
+                    let (condition, body) = (Condition::of(reason, progress, reused), body_state(&next));
                     let (repeatable, left) = (attempts.repeatable, attempts.tries.left);
                     let failed = Failed { condition, progress, body, repeatable, left };
                     if self.try_again(&mut attempts, pool, failed, reused, now).is_err() {
-                        return attempts.give_up(reason, ledger);
+                        return attempts.give_up(reason, response, ledger);
                     }
                     // Who closed an idle connection has not failed.
                     if condition != Condition::Stale {
@@ -252,19 +262,25 @@ impl Forward<'_> {
         &self,
         pool: &Pool,
         endpoint: &Endpoint,
-        (response, connection, lease): (Response<Incoming>, Connection<RequestBody>, Lease),
+        connection: Connection<RequestBody>,
+        lease: Lease,
         end: Instant,
     ) -> Fetched {
         let home = Home { idle: self.worker.idle.clone(), slot: endpoint.slot, keep: keep(pool) };
-        Fetched { response, connection, home, lease, idle: self.idle_timer(pool.spec.timeouts.body), end }
+        Fetched { connection, home, lease, idle: self.idle_timer(pool.spec.timeouts.body), end }
     }
 }
 
 impl Attempts {
     /// The response that was held back, or the failure.
-    fn give_up(self, reason: Reason, ledger: &mut Ledger) -> Result<Fetched, Reason> {
+    fn give_up(
+        self,
+        reason: Reason,
+        response: &mut Option<Response<Incoming>>,
+        ledger: &mut Ledger,
+    ) -> Result<Fetched, Reason> {
         match self.held {
-            Some(held) => Ok(held.tell(ledger)),
+            Some(held) => Ok(held.tell(response, ledger)),
             None => Err(reason),
         }
     }
@@ -274,9 +290,7 @@ impl Attempts {
         if let Some(before) = self.held.take() {
             before.discard();
         }
-        if let Some(kept) = self.kept.take() {
-            kept.let_go();
-        }
+        self.replay.let_go();
     }
 
     /// A better one may come, in the attempt that was chosen.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
 use crate::base::reason::Reason;
@@ -12,14 +12,14 @@ use crate::config::model::Listener;
 use crate::decide;
 use crate::proxy::admit::{self, BodyLength};
 use crate::proxy::answer;
-use crate::proxy::body::{BodyMeter, ClientBody, EndpointBody, IdleTimer, RequestBody, ResponseBody};
+use crate::proxy::body::{BodyMeter, ClientBody, IdleTimer, RequestBody, ResponseBody};
 use crate::proxy::cached::{Cached, Found};
 use crate::proxy::client::ConnectionInfo;
 use crate::proxy::fetch::Fetched;
 use crate::proxy::headers::{self, Forwarded};
 use crate::proxy::held::Rooms;
 use crate::proxy::ledger::Ledger;
-use crate::proxy::replay::KeptBody;
+use crate::proxy::replay::{KeptBody, Replay};
 use crate::proxy::upgrade::{self, Tunnel};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
 
@@ -34,6 +34,15 @@ pub(super) struct Forward<'a> {
     pub connection: &'a Rc<ConnectionInfo>,
     pub listener: &'a Listener,
     pub plan: &'a decide::Forward<'a>,
+}
+
+/// What the request of each attempt is made of, beside its body.
+pub(super) struct Outgoing<'a> {
+    /// As the client sent it, without what is headgate's own.
+    pub parts: &'a Parts,
+    pub upgrade: Option<&'a str>,
+    /// What the cache asks in place of the client's own conditions.
+    pub validators: Option<&'a HeaderMap>,
 }
 
 impl Forward<'_> {
@@ -68,18 +77,18 @@ impl Forward<'_> {
                 Err(reason) => return answer::refusal(reason, ledger),
             },
         };
-        let mut request = match self.request(parts, upgrade.as_deref(), body, &ledger) {
-            Ok(request) => Some(request),
-            Err(reason) => return answer::refusal(reason, ledger),
-        };
-        let fetched = match self.fetch(&mut request, &mut ledger).await {
-            Ok(fetched) => fetched,
-            Err(reason) => return answer::refusal(reason, ledger),
-        };
-        if fetched.response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return Box::pin(self.switch(fetched, upgrade, ledger)).await;
+        let validators = cached.as_ref().and_then(Cached::validators);
+        let outgoing = Outgoing { parts, upgrade: upgrade.as_deref(), validators };
+        let mut response = None;
+        let fetched = self.fetch(&outgoing, body, &mut response, &mut ledger).await;
+        match (response, fetched) {
+            (Some(response), Ok(fetched)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                Box::pin(self.switch(response, fetched, upgrade, ledger)).await
+            }
+            (Some(response), Ok(fetched)) => self.respond(parts, response, fetched, cached, ledger),
+            (_, Err(reason)) => answer::refusal(reason, ledger),
+            (None, Ok(_)) => answer::refusal(Reason::Internal, ledger),
         }
-        self.respond(fetched, cached, ledger)
     }
 
     /// Takes the body: all of it where it is small, or as it comes.
@@ -129,14 +138,14 @@ impl Forward<'_> {
         ledger.started + self.plan.route.timeouts.total
     }
 
-    /// The request as the endpoint gets it.
-    fn request(
+    /// The request as an endpoint gets it.
+    pub(super) fn request(
         &self,
-        parts: &mut Parts,
-        upgrade: Option<&str>,
+        outgoing: &Outgoing<'_>,
         body: RequestBody,
         ledger: &Ledger,
     ) -> Result<Request<RequestBody>, Reason> {
+        let Outgoing { parts, upgrade, validators } = *outgoing;
         let admitted = &ledger.admitted;
         let target = match &self.plan.path {
             None => admitted.target().clone(),
@@ -158,23 +167,34 @@ impl Forward<'_> {
             version: parts.version,
             body: framing,
             upgrade,
+            validators,
         };
         let mut request = Request::new(body);
-        *request.method_mut() = std::mem::take(&mut parts.method);
+        *request.method_mut() = parts.method.clone();
         *request.uri_mut() = Uri::from(target);
-        *request.headers_mut() = std::mem::take(&mut parts.headers);
-        headers::for_endpoint(request.headers_mut(), &forwarded, &self.plan.route.request_headers);
+        *request.headers_mut() = headers::for_endpoint(&parts.headers, &forwarded, &self.plan.route.request_headers);
         Ok(request)
+    }
+
+    /// The same request for another attempt; none where its body has gone by.
+    pub(super) fn request_again(
+        &self,
+        outgoing: &Outgoing<'_>,
+        replay: &Replay,
+        ledger: &Ledger,
+    ) -> Option<Request<RequestBody>> {
+        self.request(outgoing, replay.body()?, ledger).ok()
     }
 
     /// After the endpoint's 101: gives the client its 101 and leaves the tunnel to the connection's driver.
     async fn switch(
         &self,
+        response: Response<Incoming>,
         fetched: Fetched,
         upgrade: Option<String>,
         mut ledger: Box<Ledger>,
     ) -> Response<ResponseBody> {
-        let answered = fetched.response.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
+        let answered = response.headers().get(header::UPGRADE).and_then(|value| value.to_str().ok());
         let agreed = match (&upgrade, answered) {
             (Some(wanted), Some(answered)) => answered.eq_ignore_ascii_case(wanted),
             _ => false,
@@ -182,7 +202,7 @@ impl Forward<'_> {
         if !agreed {
             return answer::refusal(Reason::BadResponse, ledger);
         }
-        let (mut parts, _) = fetched.response.into_parts();
+        let (mut parts, _) = response.into_parts();
         let protocol = parts.headers.get(header::UPGRADE).cloned();
         headers::for_client(&mut parts.headers);
         headers::edit(&mut parts.headers, &self.plan.route.response_headers);
@@ -199,16 +219,22 @@ impl Forward<'_> {
         Response::from_parts(parts, ResponseBody::none())
     }
 
-    fn respond(&self, fetched: Fetched, cached: Option<Cached<'_>>, mut ledger: Box<Ledger>) -> Response<ResponseBody> {
-        let Fetched { response, connection, home, lease, idle, end } = fetched;
+    fn respond(
+        &self,
+        request: &mut Parts,
+        response: Response<Incoming>,
+        fetched: Fetched,
+        cached: Option<Cached<'_>>,
+        mut ledger: Box<Ledger>,
+    ) -> Response<ResponseBody> {
         let (mut parts, incoming) = response.into_parts();
-        let mut body = EndpointBody::new(incoming, connection, home, lease, idle, Some(end));
+        let mut body = fetched.body(incoming);
         headers::for_client(&mut parts.headers);
         if !ledger.method.is_safe() && parts.status.is_success() {
             self.invalidate(&ledger);
         }
         if let Some(cached) = cached {
-            match cached.fetched(parts, body, &mut ledger) {
+            match cached.fetched(&mut request.headers, parts, body, &mut ledger) {
                 Found::Answer(answer) => return answer::stored(*answer, &self.plan.route.response_headers, ledger),
                 Found::Fetch(passed) => (parts, body) = passed,
             }

@@ -1,8 +1,8 @@
 //! Header fields on their way through: what is for one hop goes, what headgate owns is set, the route edits the rest.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
-    SET_COOKIE, TE, TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE, TE,
+    TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
@@ -18,13 +18,12 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-
 /// Fields that only headgate may set: an application that reads them with `_` or `.` for `-` must not be fooled.
 const OWNED: [&str; 6] =
     ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-request-id", "x-real-ip"];
+
+/// headgate's own fields, and a little room for the route's.
+const ADDED: usize = 8;
 
 /// What the forwarded request's own fields are made of.
 pub(super) struct Forwarded<'a> {
@@ -37,23 +36,29 @@ pub(super) struct Forwarded<'a> {
     pub version: Version,
     pub body: BodyLength,
     pub upgrade: Option<&'a str>,
+    /// What the cache asks in place of the client's own conditions.
+    pub validators: Option<&'a HeaderMap>,
 }
 
-/// Turns a client's fields into those that the endpoint gets.
-pub(super) fn for_endpoint(headers: &mut HeaderMap, forwarded: &Forwarded<'_>, edits: &HeaderEdits) {
-    let trailers = forwarded.fields.te && asks_for_trailers(headers);
-    if forwarded.fields.connection {
-        strip_named(headers);
-    }
-    strip(headers, |name| {
+/// The fields that an endpoint gets, made of a client's. Those stay as they are, for another attempt.
+pub(super) fn for_endpoint(client: &HeaderMap, forwarded: &Forwarded<'_>, edits: &HeaderEdits) -> HeaderMap {
+    let named = if forwarded.fields.connection { named_by_connection(client) } else { Names::new() };
+    let joins_cookies = forwarded.fields.cookies > 1;
+    let is_left_out = |name: &HeaderName| {
         is_for_one_hop(name)
-            || *name == HTTP2_SETTINGS
-            || *name == EXPECT
-            || *name == CONTENT_LENGTH
+            || matches!(name.as_str(), "host" | "http2-settings" | "expect" | "content-length")
             || owned(name).is_some_and(|spelling| spelling == Spelling::Alias || !forwarded.trusted)
-    });
-    if forwarded.fields.cookies > 1 {
-        join_cookies(headers);
+            || named.contains(name)
+            || joins_cookies && *name == COOKIE
+            || forwarded.validators.is_some() && (*name == IF_NONE_MATCH || *name == IF_MODIFIED_SINCE)
+    };
+    let mut headers = HeaderMap::with_capacity(client.len() + ADDED);
+    headers.insert(HOST, forwarded.authority.clone());
+    for (name, value) in client.iter().filter(|(name, _)| !is_left_out(name)) {
+        headers.append(name.clone(), value.clone());
+    }
+    if joins_cookies && !named.contains(&COOKIE) {
+        join_cookies(client, &mut headers);
     }
     match forwarded.body {
         // Our own number, never the client's text: `010` is ten here and eight elsewhere.
@@ -62,36 +67,39 @@ pub(super) fn for_endpoint(headers: &mut HeaderMap, forwarded: &Forwarded<'_>, e
         BodyLength::Unknown => _ = headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
         BodyLength::None => {}
     }
-    if trailers {
+    if forwarded.fields.te && asks_for_trailers(client) {
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONNECTION, HeaderValue::from_static("te"));
     }
-    headers.insert(HOST, forwarded.authority.clone());
-    append_address(headers, forwarded.peer, forwarded.trusted);
+    for (name, value) in forwarded.validators.into_iter().flatten() {
+        headers.insert(name, value.clone());
+    }
+    append_address(&mut headers, forwarded.peer, forwarded.trusted);
     let scheme = HeaderValue::from_static(forwarded.scheme.as_str());
-    set_unless_trusted(headers, X_FORWARDED_PROTO, scheme, forwarded.trusted);
-    set_unless_trusted(headers, X_FORWARDED_HOST, forwarded.authority.clone(), forwarded.trusted);
+    set_unless_trusted(&mut headers, X_FORWARDED_PROTO, scheme, forwarded.trusted);
+    set_unless_trusted(&mut headers, X_FORWARDED_HOST, forwarded.authority.clone(), forwarded.trusted);
     if let Ok(id) = HeaderValue::from_bytes(forwarded.request_id) {
         headers.insert(X_REQUEST_ID, id);
     }
-    append_via(headers, forwarded.version);
-    edit(headers, edits);
+    append_via(&mut headers, forwarded.version);
+    edit(&mut headers, edits);
     if let Some(protocol) = forwarded.upgrade.and_then(|protocol| HeaderValue::from_str(protocol).ok()) {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, protocol);
     }
+    headers
 }
 
 /// [`for_endpoint`] for a GET from an untrusted peer over TLS: what benchmarks call, which see nothing private.
 #[doc(hidden)]
 pub fn for_endpoint_of_get(
-    headers: &mut HeaderMap,
+    client: &HeaderMap,
     peer: &HeaderValue,
     authority: &HeaderValue,
     request_id: &str,
     edits: &HeaderEdits,
-) {
-    let fields = Fields { connection: headers.contains_key(CONNECTION), ..Fields::default() };
+) -> HeaderMap {
+    let fields = Fields { connection: client.contains_key(CONNECTION), ..Fields::default() };
     let forwarded = Forwarded {
         peer,
         trusted: false,
@@ -102,8 +110,9 @@ pub fn for_endpoint_of_get(
         version: Version::HTTP_11,
         body: BodyLength::None,
         upgrade: None,
+        validators: None,
     };
-    for_endpoint(headers, &forwarded, edits);
+    for_endpoint(client, &forwarded, edits)
 }
 
 /// Takes from an endpoint's fields what is for one hop.
@@ -117,7 +126,8 @@ pub(super) fn clean_trailers(trailers: &mut HeaderMap) {
     for name in [HOST, CONTENT_LENGTH, AUTHORIZATION, COOKIE, SET_COOKIE] {
         trailers.remove(name);
     }
-    strip(trailers, |name| owned(name).is_some());
+    let owned = found(trailers, |name| owned(name).is_some());
+    remove(trailers, &owned);
 }
 
 /// Applies a route's edits.
@@ -134,42 +144,54 @@ pub(super) fn edit(headers: &mut HeaderMap, edits: &HeaderEdits) {
 }
 
 fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(CONNECTION) {
-        strip_named(headers);
+    let found = found(headers, is_for_one_hop);
+    if found.contains(&CONNECTION) {
+        remove(headers, &named_by_connection(headers));
     }
-    strip(headers, is_for_one_hop);
+    remove(headers, &found);
 }
 
 /// Fields for one hop (RFC 9110 §7.6.1), beside those that `Connection` names.
 fn is_for_one_hop(name: &HeaderName) -> bool {
-    [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, KEEP_ALIVE, PROXY_CONNECTION]
-        .contains(name)
+    // By their text: made as names, they would be made anew for each that is looked at.
+    matches!(
+        name.as_str(),
+        "connection"
+            | "transfer-encoding"
+            | "upgrade"
+            | "te"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "keep-alive"
+            | "proxy-connection"
+    )
 }
 
-/// Removes all fields of some names. One pass over names costs less than a search for each that might be there.
-fn strip(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
-    let names: SmallVec<[HeaderName; 4]> = headers.keys().filter(|name| goes(name)).cloned().collect();
+type Names = SmallVec<[HeaderName; 4]>;
+
+/// Names that are there. One pass over all costs less than a search for each that might be.
+fn found(headers: &HeaderMap, wanted: impl Fn(&HeaderName) -> bool) -> Names {
+    headers.keys().filter(|name| wanted(name)).cloned().collect()
+}
+
+fn remove(headers: &mut HeaderMap, names: &[HeaderName]) {
     for name in names {
         headers.remove(name);
     }
 }
 
-/// Removes what `Connection` names.
-fn strip_named(headers: &mut HeaderMap) {
-    // `Connection: host` must not cost us the Host field, nor the body its framing.
-    let named: SmallVec<[HeaderName; 4]> = headers
-        .get_all(CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|&byte| byte == b','))
-        .map(<[u8]>::trim_ascii)
-        // Nearly always one of the two that name no field, or one that goes anyway.
-        .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive") && !token.eq_ignore_ascii_case(b"close"))
-        .filter_map(|token| HeaderName::from_bytes(token).ok())
-        .filter(|name| *name != HOST && *name != CONTENT_LENGTH && owned(name).is_none())
-        .collect();
-    for name in named {
-        headers.remove(name);
+/// What `Connection` names.
+fn named_by_connection(headers: &HeaderMap) -> Names {
+    let mut names = Names::new();
+    // Nearly always one of the two that name no field, or one that goes anyway.
+    let is_option = |token: &[u8]| token.eq_ignore_ascii_case(b"keep-alive") || token.eq_ignore_ascii_case(b"close");
+    for value in headers.get_all(CONNECTION).iter().filter(|value| !is_option(value.as_bytes())) {
+        let tokens = value.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+        let named = tokens.filter(|token| !is_option(token)).filter_map(|token| HeaderName::from_bytes(token).ok());
+        // `Connection: host` must not cost us the Host field, nor the body its framing.
+        names.extend(named.filter(|name| *name != HOST && *name != CONTENT_LENGTH && owned(name).is_none()));
     }
+    names
 }
 
 /// How a client has written the name of a field that is headgate's.
@@ -199,13 +221,11 @@ fn asks_for_trailers(headers: &HeaderMap) -> bool {
 }
 
 /// HTTP/2 may send a cookie in crumbs; HTTP/1.1 must get it in one field (RFC 9113 §8.2.3).
-fn join_cookies(headers: &mut HeaderMap) {
-    if !headers.contains_key(COOKIE) {
-        return;
-    }
-    let joined = headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, value);
+fn join_cookies(client: &HeaderMap, headers: &mut HeaderMap) {
+    let joined = client.get_all(COOKIE).iter().map(HeaderValue::as_bytes).collect::<Vec<_>>().join(&b"; "[..]);
+    match HeaderValue::from_bytes(&joined) {
+        Ok(value) if !joined.is_empty() => _ = headers.insert(COOKIE, value),
+        _ => {}
     }
 }
 
@@ -265,6 +285,7 @@ mod tests {
             version: Version::HTTP_11,
             body: BodyLength::None,
             upgrade: None,
+            validators: None,
         }
     }
 
@@ -278,14 +299,14 @@ mod tests {
 
     #[test]
     fn what_connection_names_goes_but_never_host_or_framing() {
-        let mut headers = fields(&[
+        let headers = fields(&[
             ("host", "notes.test"),
             ("connection", "close, X-Secret, HOST, x-forwarded-for"),
             ("x-secret", "1"),
             ("keep-alive", "timeout=5"),
             ("proxy-authorization", "x"),
         ]);
-        for_endpoint(&mut headers, &forwarded(false), &HeaderEdits::default());
+        let headers = for_endpoint(&headers, &forwarded(false), &HeaderEdits::default());
         for gone in ["connection", "x-secret", "keep-alive", "proxy-authorization"] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
@@ -304,16 +325,14 @@ mod tests {
             ("x-real-ip", "203.0.113.9"),
             ("x-request-id", "mine"),
         ];
-        let mut headers = fields(&lies);
-        for_endpoint(&mut headers, &forwarded(false), &HeaderEdits::default());
+        let headers = for_endpoint(&fields(&lies), &forwarded(false), &HeaderEdits::default());
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-request-id"], "id-1");
         for gone in ["x_forwarded_for", "x.forwarded.proto", "x-real-ip"] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
-        let mut headers = fields(&lies);
-        for_endpoint(&mut headers, &forwarded(true), &HeaderEdits::default());
+        let headers = for_endpoint(&fields(&lies), &forwarded(true), &HeaderEdits::default());
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "http");
     }
@@ -325,5 +344,29 @@ mod tests {
         clean_trailers(&mut trailers);
         assert_eq!(trailers.len(), 1);
         assert_eq!(trailers["x-sum"], "ok");
+    }
+
+    #[test]
+    fn a_cookie_in_crumbs_becomes_one_and_none_stays_none() {
+        let client = fields(&[("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2")]);
+        let headers = for_endpoint(&client, &forwarded(false), &HeaderEdits::default());
+        assert_eq!(headers.get_all(COOKIE).iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+        // They were headgate's own, and are gone since they were counted.
+        let headers = for_endpoint(&fields(&[]), &forwarded(false), &HeaderEdits::default());
+        assert!(!headers.contains_key(COOKIE));
+    }
+
+    #[test]
+    fn what_the_cache_asks_stands_in_place_of_the_clients_own_conditions() {
+        let client = fields(&[
+            ("if-none-match", "\"old\""),
+            ("if-modified-since", "Tue, 24 Nov 2026 00:00:00 GMT"),
+            ("connection", "if-none-match"),
+        ]);
+        let validators = fields(&[("if-none-match", "\"new\"")]);
+        let forwarded = Forwarded { validators: Some(&validators), ..forwarded(false) };
+        let headers = for_endpoint(&client, &forwarded, &HeaderEdits::default());
+        assert_eq!(headers.get_all(IF_NONE_MATCH).iter().collect::<Vec<_>>(), ["\"new\""]);
+        assert!(!headers.contains_key(IF_MODIFIED_SINCE));
     }
 }

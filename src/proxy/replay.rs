@@ -56,6 +56,56 @@ enum Progress {
     Dropped,
 }
 
+/// What another attempt could send of a request's body.
+pub(super) enum Replay {
+    /// There is none.
+    Empty,
+    /// All of it.
+    Held(Bytes),
+    /// What is kept while it passes, if it stays small.
+    Kept(Rc<Kept>),
+    /// Nothing: it goes by only once.
+    Never,
+}
+
+impl Replay {
+    pub(super) fn of(body: &RequestBody) -> Self {
+        match body {
+            RequestBody::Empty => Self::Empty,
+            RequestBody::Held(bytes) => Self::Held(bytes.clone()),
+            RequestBody::Kept(body) => Self::Kept(body.kept.clone()),
+            RequestBody::Stream(_) => Self::Never,
+        }
+    }
+
+    /// Whether another attempt can send all of it, whatever becomes of this one.
+    pub(super) fn is_sure(&self) -> bool {
+        matches!(self, Self::Empty | Self::Held(_))
+    }
+
+    /// Whether another attempt may be able to.
+    pub(super) fn is_possible(&self) -> bool {
+        !matches!(self, Self::Never)
+    }
+
+    /// The same body for another attempt, once the one before is dropped or has sent all of it.
+    pub(super) fn body(&self) -> Option<RequestBody> {
+        match self {
+            Self::Empty => Some(RequestBody::Empty),
+            Self::Held(bytes) => Some(RequestBody::Held(bytes.clone())),
+            Self::Kept(kept) => kept.again(),
+            Self::Never => None,
+        }
+    }
+
+    /// It will not be sent again.
+    pub(super) fn let_go(&mut self) {
+        if let Self::Kept(kept) = std::mem::replace(self, Self::Never) {
+            kept.let_go();
+        }
+    }
+}
+
 /// The body of one attempt: what is kept, then what still comes.
 pub struct KeptBody {
     again: smallvec::IntoIter<[Bytes; 1]>,
@@ -66,16 +116,7 @@ pub struct KeptBody {
 }
 
 impl Kept {
-    /// The kept body of a request that has one.
-    pub(super) fn of(body: &RequestBody) -> Option<Rc<Self>> {
-        match body {
-            RequestBody::Kept(body) => Some(body.kept.clone()),
-            RequestBody::Empty | RequestBody::Held(_) | RequestBody::Stream(_) => None,
-        }
-    }
-
-    /// The same body for another attempt, once the one before is dropped or has sent all of it.
-    pub(super) fn again(self: &Rc<Self>) -> Option<RequestBody> {
+    fn again(self: &Rc<Self>) -> Option<RequestBody> {
         let body = match self.progress.get() {
             Progress::Dropped => return None,
             Progress::Whole => None,
@@ -86,8 +127,7 @@ impl Kept {
         Some(RequestBody::Kept(Box::new(KeptBody { again, trailers, body, kept: self.clone() })))
     }
 
-    /// It will not be sent again.
-    pub(super) fn let_go(&self) {
+    fn let_go(&self) {
         self.progress.set(Progress::Dropped);
         self.bytes.take();
     }
