@@ -102,7 +102,7 @@ pub struct RequestRecord<'a> {
     pub side: Option<Side>,
     /// The status that the endpoint sent.
     pub endpoint_status: Option<u16>,
-    /// Time spent in pools' queues, where it had to wait.
+    /// Time spent waiting for an endpoint, where it had to: in pools' queues, or in an outage.
     pub queued: Option<Duration>,
     /// Time to open the endpoint's connection, where one was opened.
     pub connect: Option<Duration>,

@@ -158,7 +158,8 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
         name: "name", balance: "balance", endpoints: "endpoints",
         endpoints_file: "endpoints_file", health: "health", timeouts: "timeouts", tls: "tls",
         ejection: "ejection", panic_threshold: "panic_threshold", failover: "failover", failback: "failback",
-        max_requests: "max_requests", max_connections: "max_connections", queue: "queue", max_idle: "max_idle",
+        max_requests: "max_requests", max_connections: "max_connections", queue: "queue",
+        outage_wait: "outage_wait", max_idle: "max_idle",
         retry_budget: "retry_budget", sticky: "sticky", slow_start: "slow_start",
         drain_timeout: "drain_timeout",
     });
@@ -405,8 +406,8 @@ pool = "db"
         ("[metrics]", "[process]\ninstances = 2\n[metrics]", &["process changed: instances"]),
         (
             "[pools.db]",
-            "[pools.db]\nmax_connections = 9\nqueue.size = 5",
-            &["pools.db changed: max_connections, queue"],
+            "[pools.db]\nmax_connections = 9\nqueue.size = 5\noutage_wait = \"0s\"",
+            &["pools.db changed: max_connections, queue, outage_wait"],
         ),
         ("pool = \"db\"", "pool = \"db\"\npriority = \"high\"", &["routes.s changed: priority"]),
         // One key that every section takes over.

@@ -59,7 +59,7 @@ pub(super) struct Attempts {
     /// One more attempt that is still to be made.
     pub granted: Option<Granted>,
     /// Attempts that were not made because the endpoint rests.
-    resting: u8,
+    pub resting: u8,
     /// What the last attempt failed of.
     last: Option<Reason>,
     /// A response that is passed on where no better one comes.
@@ -187,8 +187,15 @@ impl Forward<'_> {
                     let (condition, body) = (Condition::of(reason, progress, reused), body_state(&next));
                     let (repeatable, left) = (attempts.repeatable, attempts.tries.left);
                     let failed = Failed { condition, progress, body, repeatable, left };
-                    if self.try_again(&mut attempts, pool, failed, reused, now).is_err() {
-                        return attempts.give_up(reason, response, ledger);
+                    let again = self.try_again(&mut attempts, pool, failed, reused, now);
+                    if again.is_err() {
+                        let waits = progress == Progress::NothingSent && next.is_some() && attempts.held.is_none();
+                        if !waits || condition == Condition::Other || !self.may_wait(&attempts, now) {
+                            return attempts.give_up(reason, response, ledger);
+                        }
+                        // For an endpoint to come back, which is no retry.
+                        attempts.tries.left += 1;
+                        continue;
                     }
                     // Who closed an idle connection has not failed.
                     if condition != Condition::Stale {
@@ -208,7 +215,9 @@ impl Forward<'_> {
         let (before, fresh) = (attempts.place.at(), attempts.tried.is_empty());
         let picked = match self.pick(&mut attempts.tried, &mut attempts.place, ledger) {
             // Boxed: few requests ever wait. Who has an answer, if not the best, does not.
-            Err(Reason::PoolFull) if attempts.held.is_none() => Box::pin(self.pick_in_turn(attempts, ledger)).await,
+            Err(reason @ (Reason::PoolFull | Reason::AllDown)) if attempts.held.is_none() => {
+                Box::pin(self.pick_later(reason, attempts, ledger)).await
+            }
             picked => picked,
         };
         let picked = picked.map_err(|reason| attempts.last.unwrap_or(reason))?;
@@ -229,6 +238,7 @@ impl Forward<'_> {
         first_byte: Duration,
         began: Instant,
     ) {
+        self.snapshot.pool(self.plan.pool).state.outage.end();
         let answered = Lesson::Answered { status: response.status(), after: first_byte };
         pool.learn(endpoint, answered, began, clock::recent);
         let status = Some(response.status().as_u16());

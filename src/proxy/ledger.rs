@@ -44,7 +44,7 @@ pub(super) struct Ledger {
     pub endpoint: Option<EndpointIndex>,
     pub side: Option<Side>,
     pub endpoint_status: Option<u16>,
-    /// Time spent in pools' queues.
+    /// Time spent waiting for an endpoint.
     pub queued: Option<Duration>,
     pub connect: Option<Duration>,
     pub first_byte: Option<Duration>,

@@ -20,6 +20,7 @@ mod headers;
 mod held;
 mod intake;
 mod ledger;
+mod outage;
 mod pick;
 mod queue;
 mod replay;

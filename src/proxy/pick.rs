@@ -32,6 +32,11 @@ impl Place {
         self.course.get(self.at).copied()
     }
 
+    /// All pools of the course.
+    pub(super) fn pools(&self) -> impl Iterator<Item = PoolIndex> {
+        self.course.iter().map(|leg| leg.pool)
+    }
+
     /// How far it has come: changes with the pool.
     pub(super) fn at(&self) -> usize {
         self.at

@@ -317,7 +317,7 @@ impl WorkerMetrics {
         self.stale.with(&[pool, endpoint], |counter| counter.add(u64::from(count)));
     }
 
-    /// A request has waited in a pool's queue for so long.
+    /// A request has waited for so long: in a pool's queue, or in an outage.
     pub fn queued(&self, pool: &str, time: Duration) {
         self.queued.count(&[pool]);
         self.queue_times.observe(&[pool], time);

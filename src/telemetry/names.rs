@@ -87,7 +87,7 @@ metrics! {
     POOL_QUEUE_LENGTH = Gauge "headgate_pool_queue_length" ["pool"]
         "Requests that wait for an endpoint with room.";
     POOL_QUEUED = Counter "headgate_pool_queued_total" ["pool"]
-        "Requests that had to wait for an endpoint with room.";
+        "Requests that had to wait for an endpoint: for one with room, or in an outage for one at all.";
     POOL_QUEUE_REFUSED = Counter "headgate_pool_queue_refused_total" ["pool", "reason"]
         "Requests that were refused instead of waiting, or after it.";
     POOL_QUEUE_SECONDS = Histogram "headgate_pool_queue_seconds" ["pool"]

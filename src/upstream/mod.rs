@@ -16,6 +16,7 @@ pub mod health;
 pub mod latency;
 pub mod lesson;
 pub mod orders;
+pub mod outage;
 pub mod pool;
 pub mod pool_state;
 pub mod queue;

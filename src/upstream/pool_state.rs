@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::base::clock;
 use crate::upstream::failback::{Hold, Keeper};
+use crate::upstream::outage::Outage;
 
 /// The live state of a pool as a whole.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub struct PoolState {
     trial_at: AtomicU64,
     ejecting: AtomicBool,
     released: AtomicBool,
+    /// For requests that find none of its endpoints usable.
+    pub outage: Outage,
     notes: Mutex<Notes>,
 }
 
@@ -81,6 +84,7 @@ impl Default for PoolState {
             trial_at: AtomicU64::new(u64::MAX),
             ejecting: AtomicBool::new(false),
             released: AtomicBool::new(false),
+            outage: Outage::default(),
             notes: Mutex::default(),
         }
     }

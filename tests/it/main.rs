@@ -24,6 +24,7 @@ mod messages;
 mod names;
 mod operating;
 mod orders;
+mod outage;
 mod overload;
 mod pools;
 mod queues;

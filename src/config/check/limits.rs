@@ -25,12 +25,11 @@ pub(super) fn workers(root: &Table<'_>, process: &Process, pools: &[Pool]) {
 /// not the same everywhere.
 pub(super) fn warn(root: &Table<'_>, config: &Config) {
     for ((name, item), pool) in items(root, "pools").iter().zip(&config.pools) {
-        if let Some(queue) = inside(item, "queue").filter(|_| pool.most_requests().is_none()) {
-            queue.warn(
-                format!(
-                    "nobody waits in the queue of pool `{name}`: it has neither `max_requests` nor `max_connections`"
-                ),
-                "say how much one endpoint can take, or leave the queue out",
+        let timeout = inside(item, "queue").and_then(|queue| inside(&queue, "timeout"));
+        if let Some(timeout) = timeout.filter(|_| pool.most_requests().is_none()) {
+            timeout.warn(
+                format!("nobody waits so long for pool `{name}`: it has neither `max_requests` nor `max_connections`"),
+                "say how much one endpoint can take, or leave it out; for one that is down they wait `outage_wait`",
             );
         }
     }

@@ -24,6 +24,7 @@ pub(super) struct Defaults {
     max_requests: Option<NonZeroU32>,
     max_connections: Option<NonZeroU32>,
     queue: Queue,
+    outage_wait: Duration,
     max_idle: usize,
     retry_budget: RetryBudget,
     slow_start: Option<Duration>,
@@ -48,6 +49,8 @@ pub(super) fn defaults(table: Option<Table<'_>>) -> Defaults {
         max_requests: None,
         max_connections: None,
         queue: queue::DEFAULT,
+        // A restart of the only app server; in what takes longer a quick 503 helps more.
+        outage_wait: Duration::from_secs(1),
         max_idle: 1024,
         retry_budget: RetryBudget::DEFAULT,
         slow_start: None,
@@ -84,6 +87,7 @@ fn policy(table: &Table<'_>, defaults: &Defaults) -> Defaults {
         Some(NonZeroU32::new(item.number(1..=10_000_000)?))
     });
     queue::queue(table.sub("queue"), &mut policy.queue);
+    table.set("outage_wait", &mut policy.outage_wait, Item::duration_or_zero);
     table.set("max_idle", &mut policy.max_idle, |item| Some(item.number(0..=100_000)? as usize));
     if let Some(table) = table.sub("retry_budget") {
         retry::budget(&table, &mut policy.retry_budget);
@@ -135,6 +139,7 @@ pub(super) fn pool(
         max_requests,
         max_connections,
         queue,
+        outage_wait,
         max_idle,
         retry_budget,
         slow_start,
@@ -155,6 +160,7 @@ pub(super) fn pool(
         max_requests,
         max_connections,
         queue,
+        outage_wait,
         max_idle,
         retry_budget,
         sticky,

@@ -40,6 +40,8 @@ pub struct Pool {
     pub max_connections: Option<NonZeroU32>,
     /// Requests that wait while every usable endpoint is at one of these.
     pub queue: Queue,
+    /// How long, from the loss of the last usable endpoint on, requests wait for one to come back; 0 is not.
+    pub outage_wait: Duration,
     /// Idle connections kept, per endpoint and worker.
     pub max_idle: usize,
     /// How many requests may be sent again.
