@@ -18,5 +18,6 @@ pub mod seal;
 pub mod slots;
 pub mod source;
 pub mod task;
+pub mod text;
 pub mod timer;
 pub mod units;

@@ -53,7 +53,7 @@ mod tests {
         let (get, request) = (Method::GET, HeaderMap::new());
 
         assert!(may_use(&get, &request, false).is_ok());
-        assert!(matches!(cache.lookup(&key, &get, &request, now), Lookup::Miss(MissReason::Absent)));
+        assert!(matches!(cache.lookup(&key, &request, now), Lookup::Miss(MissReason::Absent)));
 
         let mut response = HeaderMap::new();
         response.insert("cache-control", HeaderValue::from_static("public, max-age=10"));
@@ -64,16 +64,16 @@ mod tests {
         let body = recorder.finish().unwrap();
         cache.insert(&key, Stored::new(&request, StatusCode::OK, &response, body, freshness, now));
 
-        let Lookup::Hit(stored, _) = cache.lookup(&key, &get, &request, now) else { panic!("no hit") };
+        let Lookup::Hit(stored, _) = cache.lookup(&key, &request, now) else { panic!("no hit") };
         assert_eq!(stored.answer(&get, &request, now).body(), "body");
 
         let later = now + Duration::from_secs(11);
-        let Lookup::Stale { stored, .. } = cache.lookup(&key, &get, &request, later) else { panic!("not stale") };
+        let Lookup::Stale { stored, .. } = cache.lookup(&key, &request, later) else { panic!("not stale") };
         let mut not_modified = HeaderMap::new();
         not_modified.insert("etag", HeaderValue::from_static("\"v1\""));
         assert!(stored.confirmed_by(&not_modified));
         cache.insert(&key, stored.refreshed(&not_modified, &rule, later));
-        assert!(matches!(cache.lookup(&key, &get, &request, later), Lookup::Hit(..)));
+        assert!(matches!(cache.lookup(&key, &request, later), Lookup::Hit(..)));
 
         cache.invalidate(&key);
         assert!(cache.is_empty());

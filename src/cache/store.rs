@@ -12,14 +12,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use foldhash::quality::RandomState;
-use http::{HeaderMap, Method, header};
+use http::{HeaderMap, header};
 use quick_cache::sync::{Cache as Store, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 use smallvec::SmallVec;
 
 use super::key::CacheKey;
 use super::stored::{Keep, Standing, Stored};
-use super::usable::{BypassReason, may_use};
+use super::usable::BypassReason;
 use crate::config::model::CacheZone;
 
 /// Variants kept of one key; the oldest goes first.
@@ -131,11 +131,8 @@ impl Cache {
         self.max_body
     }
 
-    /// What there is for a GET or HEAD without a body (ask `may_use` first: it knows of the body).
-    pub fn lookup(&self, key: &CacheKey, method: &Method, request: &HeaderMap, now: SystemTime) -> Lookup {
-        if let Err(reason) = may_use(method, request, false) {
-            return Lookup::Bypass(reason);
-        }
+    /// What there is for a request that [`may_use`](super::may_use) lets come here.
+    pub fn lookup(&self, key: &CacheKey, request: &HeaderMap, now: SystemTime) -> Lookup {
         let Some(entry) = self.store.get(key) else {
             return Lookup::Miss(MissReason::Absent);
         };
@@ -251,7 +248,7 @@ mod tests {
     }
 
     fn found(cache: &Cache, request: &HeaderMap, second: u64) -> Lookup {
-        cache.lookup(&key("/"), &Method::GET, request, at(second))
+        cache.lookup(&key("/"), request, at(second))
     }
 
     #[test]
@@ -261,12 +258,11 @@ mod tests {
         assert!(matches!(found(&cache, &none, 0), Lookup::Miss(MissReason::Absent)));
         cache.insert(&key("/"), stored(&none, &[("etag", "\"a\"")], body(10)));
         assert!(matches!(found(&cache, &none, 59), Lookup::Hit(_, age) if age.as_secs() == 59));
-        assert!(matches!(cache.lookup(&key("/"), &Method::HEAD, &none, at(1)), Lookup::Hit(..)));
         let Lookup::Stale { validators, .. } = found(&cache, &none, 60) else { panic!("not stale") };
         assert_eq!(validators, map(&[("if-none-match", "\"a\"")]));
         let no_cache = map(&[("cache-control", "no-cache")]);
         assert!(matches!(found(&cache, &no_cache, 1), Lookup::Stale { .. }));
-        assert!(matches!(cache.lookup(&key("/other"), &Method::GET, &none, at(1)), Lookup::Miss(MissReason::Absent)));
+        assert!(matches!(cache.lookup(&key("/other"), &none, at(1)), Lookup::Miss(MissReason::Absent)));
         cache.invalidate(&key("/"));
         assert!(matches!(found(&cache, &none, 1), Lookup::Miss(MissReason::Absent)));
         assert_eq!((cache.len(), cache.bytes()), (0, 0));
@@ -278,17 +274,6 @@ mod tests {
         cache.insert(&key("/"), stored(&HeaderMap::new(), &[], body(10)));
         assert!(matches!(found(&cache, &HeaderMap::new(), 60), Lookup::Miss(MissReason::Expired)));
         assert!(matches!(found(&cache, &map(&[("pragma", "no-cache")]), 1), Lookup::Miss(MissReason::Request)));
-    }
-
-    #[test]
-    fn requests_with_credentials_a_range_or_an_unsafe_method_never_see_it() {
-        let cache = zone(1 << 20, 1 << 16);
-        cache.insert(&key("/"), stored(&HeaderMap::new(), &[], body(10)));
-        for field in [("authorization", "Basic x"), ("range", "bytes=0-1")] {
-            assert!(matches!(found(&cache, &map(&[field]), 1), Lookup::Bypass(_)), "{field:?}");
-        }
-        let post = cache.lookup(&key("/"), &Method::POST, &HeaderMap::new(), at(1));
-        assert!(matches!(post, Lookup::Bypass(BypassReason::Method)));
     }
 
     #[test]

@@ -43,15 +43,16 @@ impl BypassReason {
     }
 }
 
-/// Fields that send a request past the cache.
-static BYPASS: [(HeaderName, BypassReason); 6] = [
-    (header::AUTHORIZATION, BypassReason::Authorization),
-    (header::RANGE, BypassReason::Range),
-    (header::IF_RANGE, BypassReason::Range),
-    (header::UPGRADE, BypassReason::Upgrade),
-    (header::IF_MATCH, BypassReason::Precondition),
-    (header::IF_UNMODIFIED_SINCE, BypassReason::Precondition),
-];
+/// The fields that send a request past the cache by being there.
+fn bypass(name: &HeaderName) -> Option<BypassReason> {
+    match name.as_str() {
+        "authorization" => Some(BypassReason::Authorization),
+        "range" | "if-range" => Some(BypassReason::Range),
+        "upgrade" => Some(BypassReason::Upgrade),
+        "if-match" | "if-unmodified-since" => Some(BypassReason::Precondition),
+        _ => None,
+    }
+}
 
 /// Whether a request may be answered from the cache and may fill it.
 ///
@@ -65,13 +66,15 @@ pub fn may_use(method: &Method, headers: &HeaderMap, has_body: bool) -> Result<(
     if has_body {
         return Err(BypassReason::Body);
     }
-    if let Some((_, reason)) = BYPASS.iter().find(|(name, _)| headers.contains_key(name)) {
-        return Err(*reason);
+    // One pass: to search for each that might be there costs more.
+    let mut directives = false;
+    for name in headers.keys() {
+        if let Some(reason) = bypass(name) {
+            return Err(reason);
+        }
+        directives |= *name == header::CACHE_CONTROL;
     }
-    if headers.contains_key(header::CACHE_CONTROL) && Directives::read(headers).no_store {
-        return Err(BypassReason::NoStore);
-    }
-    Ok(())
+    if directives && Directives::read(headers).no_store { Err(BypassReason::NoStore) } else { Ok(()) }
 }
 
 /// Whether the client takes nothing but a stored response; 504 where there is none (RFC 9111 §5.2.1.7).
@@ -109,5 +112,8 @@ mod tests {
         assert_eq!(used("cache-control", "NO-STORE"), Err(BypassReason::NoStore));
         assert_eq!(used("cache-control", "no-cache"), Ok(()));
         assert_eq!(used("cookie", "a=b"), Ok(()));
+        let fields = [(header::ACCEPT, "*/*"), (header::CACHE_CONTROL, "no-cache"), (header::IF_RANGE, "x")];
+        let headers = fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
+        assert_eq!(may_use(&Method::GET, &headers, false), Err(BypassReason::Range), "wherever it stands");
     }
 }

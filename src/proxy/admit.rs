@@ -308,12 +308,20 @@ impl Authority {
         let (host, port) = host::canonical_host(sent).map_err(|_| Reason::BadHost)?;
         let host_bytes = host.len();
         let text: Box<str> = match port {
+            // Nearly always: the host is in its form, and the port has no zeros in front.
+            Some(port) if sent.strip_prefix(&*host).is_some_and(|rest| is_port(rest, port)) => sent.into(),
             Some(port) => format!("{host}:{port}").into(),
             None => host.into(),
         };
         let field = HeaderValue::from_str(&text).map_err(|_| Reason::BadHost)?;
         Ok(Self { sent: sent.into(), text, host_bytes, field })
     }
+}
+
+/// Whether that is `:` and this port, in its shortest form.
+fn is_port(text: &str, port: u16) -> bool {
+    let digits = port.checked_ilog10().map_or(1, |digits| digits + 1);
+    text.len() as u32 == 1 + digits && text.starts_with(':')
 }
 
 /// RFC 9112 §6: one Transfer-Encoding that is exactly `chunked`, or one number as Content-Length.
@@ -372,4 +380,27 @@ fn check_loop(headers: &HeaderMap) -> Result<(), Reason> {
         .filter(|member| member.split_ascii_whitespace().nth(1) == Some(super::headers::PSEUDONYM))
         .count();
     if passes >= MOST_PASSES { Err(Reason::LoopDetected) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_has_one_form_however_it_is_written() {
+        for (sent, text) in [
+            ("notes.test", "notes.test"),
+            ("Notes.Test.", "notes.test"),
+            ("notes.test:8", "notes.test:8"),
+            ("notes.test:65535", "notes.test:65535"),
+            ("NOTES.test:80", "notes.test:80"),
+            ("notes.test.:80", "notes.test:80"),
+            ("notes.test:0080", "notes.test:80"),
+            ("[::1]:8080", "[::1]:8080"),
+            ("[0:0::1]:08", "[::1]:8"),
+        ] {
+            let authority = Authority::of(sent).unwrap();
+            assert_eq!((&*authority.text, authority.field.as_bytes()), (text, text.as_bytes()), "{sent}");
+        }
+    }
 }

@@ -52,7 +52,7 @@ impl<'a> Cached<'a> {
             Err(reason) => Why::Bypassed(reason),
             Ok(()) => {
                 let now = clock::wall();
-                match cache.lookup(&key, &parts.method, &parts.headers, now) {
+                match cache.lookup(&key, &parts.headers, now) {
                     Lookup::Hit(stored, _) => {
                         ledger.cache = Some(CacheResult::Hit);
                         return Found::Answer(Box::new(stored.answer(&parts.method, &parts.headers, now)));

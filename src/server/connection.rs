@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::base::clock;
 use crate::base::id::ListenerIndex;
 use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
+use crate::base::text::push_ip;
 use crate::config;
 use crate::config::model::{ListenerLimits, ListenerTimeouts, Name};
 use crate::proxy::{self, ConnectionInfo, ResponseBody, TlsInfo, WorkerContext, WorkerSnapshot};
@@ -158,7 +159,7 @@ impl Accepted {
         let info = Rc::new(ConnectionInfo {
             listener: self.listener.clone(),
             peer,
-            peer_field: HeaderValue::try_from(peer.to_string()).unwrap_or(HeaderValue::from_static("unknown")),
+            peer_field: field(peer),
             tls,
             accepted_under: self.snapshot.clone(),
             authority: RefCell::default(),
@@ -293,6 +294,13 @@ async fn detect(socket: &mut Socket) -> std::io::Result<Option<(Protocol, Bytes)
             return Ok(Some((Protocol::Http2, start.freeze())));
         }
     }
+}
+
+/// An address as a field's value.
+fn field(ip: IpAddr) -> HeaderValue {
+    let mut text = Vec::with_capacity(40);
+    push_ip(&mut text, ip);
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
 #[cfg(test)]

@@ -130,6 +130,32 @@ fn a_cached_answer_is_served_without_the_endpoint() {
 }
 
 #[test]
+fn a_large_cached_body_is_whole_for_a_slow_reader_though_it_is_replaced() {
+    let origin = Origin::scripted(|_, number| {
+        let body = char::from(b'a' + number as u8).to_string().repeat(300_000);
+        format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 300000\r\n\r\n{body}").into_bytes()
+    });
+    let proxy = Proxy::start(&Proxy::simple(&[origin.address], "cache = { zone = \"main\" }"));
+    answer_to(proxy.address(), "GET", "/large");
+    let mut readers: Vec<Client> = (0..4).map(|_| Client::slow(proxy.address())).collect();
+    readers.iter_mut().for_each(|reader| reader.send("GET /large HTTP/1.1\r\nhost: notes.test\r\n\r\n".repeat(2)));
+    // Each has begun to get the first of two.
+    readers.iter_mut().for_each(|reader| assert_eq!(reader.read_exactly(15), b"HTTP/1.1 200 OK"));
+    for number in 0..6 {
+        answer_to(proxy.address(), "POST", "/large");
+        let letter = char::from(b'c' + 2 * number);
+        assert!(answer_to(proxy.address(), "GET", "/large").body.starts_with(letter), "it is replaced");
+    }
+    for reader in &mut readers {
+        let rest = reader.read_exactly(300_000);
+        let text = String::from_utf8_lossy(&rest);
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("; hit"), "{head}");
+        assert!(body.bytes().all(|byte| byte == b'a'), "the body that its head came with");
+    }
+}
+
+#[test]
 fn a_truncated_body_is_cut_for_the_client_too_and_never_stored() {
     let origin = Origin::closing(|_, number| match number {
         0 => b"HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 100\r\n\r\nshort".to_vec(),
