@@ -17,10 +17,10 @@ use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::base::timer::{Timer, Timers};
 use crate::cache::Recorder;
+use crate::proxy::body_room::Room;
 use crate::proxy::fault::Fault;
 use crate::proxy::flow::{self, Flow};
 use crate::proxy::headers;
-use crate::proxy::held::Room;
 use crate::proxy::ledger::Ledger;
 use crate::proxy::replay::KeptBody;
 #[cfg(debug_assertions)]

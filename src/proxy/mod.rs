@@ -5,10 +5,10 @@
 
 mod admit;
 mod affinity;
-mod again;
 mod answer;
 mod attempt;
 mod body;
+mod body_room;
 mod cached;
 mod client;
 mod error;
@@ -17,13 +17,13 @@ mod fetch;
 mod flow;
 mod forward;
 mod headers;
-mod held;
 mod intake;
 mod ledger;
 mod outage;
 mod pick;
 mod queue;
 mod replay;
+mod retrying;
 #[cfg(debug_assertions)]
 mod sabotage;
 mod upgrade;

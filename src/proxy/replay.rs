@@ -16,7 +16,7 @@ use smallvec::SmallVec;
 
 use crate::base::reason::Reason;
 use crate::proxy::body::{ClientBody, RequestBody};
-use crate::proxy::held::{Room, Rooms};
+use crate::proxy::body_room::{Room, Rooms};
 
 /// Room is taken in steps of so many bytes.
 const STEP: usize = 64 * 1024;
