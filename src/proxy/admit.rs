@@ -308,20 +308,12 @@ impl Authority {
         let (host, port) = host::canonical_host(sent).map_err(|_| Reason::BadHost)?;
         let host_bytes = host.len();
         let text: Box<str> = match port {
-            // Nearly always: the host is in its form, and the port has no zeros in front.
-            Some(port) if sent.strip_prefix(&*host).is_some_and(|rest| is_port(rest, port)) => sent.into(),
             Some(port) => format!("{host}:{port}").into(),
             None => host.into(),
         };
         let field = HeaderValue::from_str(&text).map_err(|_| Reason::BadHost)?;
         Ok(Self { sent: sent.into(), text, host_bytes, field })
     }
-}
-
-/// Whether that is `:` and this port, in its shortest form.
-fn is_port(text: &str, port: u16) -> bool {
-    let digits = port.checked_ilog10().map_or(1, |digits| digits + 1);
-    text.len() as u32 == 1 + digits && text.starts_with(':')
 }
 
 /// RFC 9112 §6: one Transfer-Encoding that is exactly `chunked`, or one number as Content-Length.

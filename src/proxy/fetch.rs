@@ -187,10 +187,8 @@ impl Forward<'_> {
                     let (condition, body) = (Condition::of(reason, progress, reused), body_state(&next));
                     let (repeatable, left) = (attempts.repeatable, attempts.tries.left);
                     let failed = Failed { condition, progress, body, repeatable, left };
-                    let again = self.try_again(&mut attempts, pool, failed, reused, now);
-                    if again.is_err() {
-                        let waits = progress == Progress::NothingSent && next.is_some() && attempts.held.is_none();
-                        if !waits || condition == Condition::Other || !self.may_wait(&attempts, now) {
+                    if self.try_again(&mut attempts, pool, failed, reused, now).is_err() {
+                        if !self.may_wait(&attempts, failed, now) {
                             return attempts.give_up(reason, response, ledger);
                         }
                         // For an endpoint to come back, which is no retry.

@@ -9,6 +9,7 @@ use crate::proxy::fetch::{Attempts, Picked};
 use crate::proxy::forward::Forward;
 use crate::proxy::ledger::Ledger;
 use crate::upstream::endpoint::Standing;
+use crate::upstream::retry::{BodyState, Condition, Failed, Progress};
 
 /// Between two looks of one request whether an endpoint is back: from this to twice as long, so that not all look at once.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(15);
@@ -43,7 +44,7 @@ impl Forward<'_> {
             return Err(Reason::AllDown);
         };
         let deadline = deadline.min(attempts.end);
-        let queued = *ledger.queued.get_or_insert(Duration::ZERO);
+        ledger.queued.get_or_insert_default();
         let mut timer = self.worker.timers.timer();
         let picked = loop {
             let pause = Seed::draw().below(0, BETWEEN_LOOKS.as_micros() as u64);
@@ -54,9 +55,7 @@ impl Forward<'_> {
                 picked => break picked,
             }
         };
-        let waited = clock::now().saturating_duration_since(began);
-        self.worker.metrics.queued(&pool.spec.name, waited);
-        ledger.queued = Some(queued + waited);
+        self.waited(&pool.spec.name, began, ledger);
         // Whom it meets then is not whom it met before.
         attempts.resting = 0;
         picked
@@ -68,9 +67,13 @@ impl Forward<'_> {
         pool.state.outage.meet(now, pool.spec.outage_wait)
     }
 
-    /// After an attempt of which nothing was sent, and that may not be repeated: whether it waits for an endpoint to come
-    /// back instead, since there is no other.
-    pub(super) fn may_wait(&self, attempts: &Attempts, now: Instant) -> bool {
+    /// After an attempt that may not be repeated: whether its request waits for an endpoint to come back instead, since
+    /// nothing of it was sent and there is no other.
+    pub(super) fn may_wait(&self, attempts: &Attempts, failed: Failed, now: Instant) -> bool {
+        let is_whole = failed.progress == Progress::NothingSent && failed.body == BodyState::Replayable;
+        if !is_whole || failed.condition == Condition::Other {
+            return false;
+        }
         let is_out = |pool| {
             let pool = self.snapshot.pool(pool);
             pool.endpoints.iter().all(|endpoint| pool.pickable(endpoint, now) == Standing::Out)

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::base::clock;
 use crate::base::id::EndpointIndex;
@@ -31,14 +31,12 @@ impl Forward<'_> {
             }
             let began = clock::now();
             let deadline = (began + settings.timeout).min(attempts.end);
-            let queued = *ledger.queued.get_or_insert(Duration::ZERO);
+            ledger.queued.get_or_insert_default();
             let picked = match pool.queue.enter(self.plan.route.priority, deadline, settings.size) {
                 None => Err(Reason::QueueFull),
                 Some(waiter) => {
                     let picked = self.wait(waiter, deadline, leg, attempts, ledger).await;
-                    let waited = clock::now().saturating_duration_since(began);
-                    self.worker.metrics.queued(name, waited);
-                    ledger.queued = Some(queued + waited);
+                    self.waited(name, began, ledger);
                     picked
                 }
             };
@@ -52,6 +50,13 @@ impl Forward<'_> {
                 picked => return picked,
             }
         }
+    }
+
+    /// Tells of a wait for an endpoint that has ended, served or not.
+    pub(super) fn waited(&self, pool: &str, began: Instant, ledger: &mut Ledger) {
+        let time = clock::now().saturating_duration_since(began);
+        self.worker.metrics.queued(pool, time);
+        *ledger.queued.get_or_insert_default() += time;
     }
 
     async fn wait(

@@ -2,7 +2,6 @@
 //! is fresh. An app server that restarts alone costs nobody an answer then; in an outage that lasts, who waited would
 //! only pile up, and is answered at once instead.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,12 +12,12 @@ use crate::base::clock;
 pub struct Outage {
     /// When the first request met it, in [`clock::millis`]; 0 where there is none.
     since: AtomicU64,
-    waiting: Arc<AtomicUsize>,
+    waiting: AtomicUsize,
 }
 
 /// One request that waits; counts itself out when dropped.
 #[derive(Debug)]
-pub struct Waiting(Arc<AtomicUsize>);
+pub struct Waiting<'a>(&'a AtomicUsize);
 
 impl Outage {
     /// A request finds no usable endpoint at `now`: until when it may wait, where it is to wait for `patience` from the
@@ -41,14 +40,14 @@ impl Outage {
     }
 
     /// A place among those who wait; none where `most` do.
-    pub fn enter(&self, most: usize) -> Option<Waiting> {
+    pub fn enter(&self, most: usize) -> Option<Waiting<'_>> {
         let more = |waiting: usize| (waiting < most).then_some(waiting + 1);
         let entered = self.waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-        entered.ok().map(|_| Waiting(self.waiting.clone()))
+        entered.ok().map(|_| Waiting(&self.waiting))
     }
 }
 
-impl Drop for Waiting {
+impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

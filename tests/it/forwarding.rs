@@ -130,6 +130,26 @@ fn a_cached_answer_is_served_without_the_endpoint() {
 }
 
 #[test]
+fn requests_with_credentials_a_range_or_an_unsafe_method_never_see_what_is_stored() {
+    let origin = Origin::scripted(|_, number| {
+        format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: 1\r\n\r\n{number}").into_bytes()
+    });
+    let proxy = Proxy::start(&Proxy::simple(&[origin.address], "cache = { zone = \"main\" }"));
+    answer_to(proxy.address(), "GET", "/");
+    for field in ["authorization: Basic x", "range: bytes=0-1", "cache-control: no-store"] {
+        let request = format!("GET / HTTP/1.1\r\nhost: notes.test\r\n{field}\r\n\r\n");
+        let answer = exchange(proxy.address(), request).unwrap();
+        assert!(answer.body != "0" && answer.header("cache-status").unwrap().contains("fwd="), "{field}: {answer:?}");
+    }
+    assert_eq!(answer_to(proxy.address(), "GET", "/").body, "0", "it is still there");
+    let mut client = Client::connect(proxy.address());
+    client.send("HEAD / HTTP/1.1\r\nhost: notes.test\r\n\r\n");
+    assert!(client.receive_head().unwrap().header("cache-status").unwrap().contains("; hit"), "HEAD does");
+    let post = answer_to(proxy.address(), "POST", "/");
+    assert_eq!(post.body, "4");
+}
+
+#[test]
 fn a_large_cached_body_is_whole_for_a_slow_reader_though_it_is_replaced() {
     let origin = Origin::scripted(|_, number| {
         let body = char::from(b'a' + number as u8).to_string().repeat(300_000);
