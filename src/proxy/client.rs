@@ -46,6 +46,8 @@ pub struct ConnectionInfo {
     pub closed_for: Cell<Option<Reason>>,
     /// The last request was refused, so the client may still be sending when the connection is closed.
     pub lingers: Cell<bool>,
+    /// The connection is on its way out: its next response tells so. HTTP/1.1 only.
+    pub last_response: Cell<bool>,
     /// A tunnel that an upgrade has set up; the driver takes it when hyper lets go of the connection.
     pub tunnel: RefCell<Option<Tunnel>>,
 }

@@ -66,7 +66,13 @@ pub fn handle(
     // Taken apart before the future begins, which would keep room for the whole beside its parts.
     let (mut parts, incoming) = request.into_parts();
     let of = worker.clone();
-    let answering = async move { Ok(answer_to(&worker, &connection, &mut parts, incoming).await) };
+    let answering = async move {
+        let mut answer = answer_to(&worker, &connection, &mut parts, incoming).await;
+        if connection.last_response.get() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        Ok(answer)
+    };
     // The ledger goes down with the fault, and writes its record then.
     Contained::new(answering, of, "request", || Ok(answer::fault()))
 }

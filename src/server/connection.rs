@@ -167,6 +167,7 @@ impl Accepted {
             on_change: Cell::new(false),
             closed_for: Cell::new(None),
             lingers: Cell::new(false),
+            last_response: Cell::new(false),
             tunnel: RefCell::new(None),
         });
         Some(Begun { protocol, stream, info, watch })

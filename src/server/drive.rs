@@ -21,7 +21,7 @@ pub(super) trait Engine {
     /// Moves bytes and requests. Ready when the connection has ended.
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>>;
 
-    /// Lets what runs finish and takes nothing new.
+    /// From its next poll on it lets its client go: what runs finishes, and what is on its way is answered.
     fn drain(&mut self);
 }
 
@@ -45,16 +45,11 @@ pub(super) async fn drive(
         if phase == Phase::Serve && info.running.get() == 0 {
             ready!(accepted.worker.intake.poll(&mut ticket, context));
         }
-        let drain_now = !draining && phase == Phase::Drain;
-        draining |= drain_now;
-        let mut polled = engine.poll(context);
-        if drain_now && polled.is_pending() {
-            // Only behind a turn: where hyper has seen no byte yet it closes at once, and a request whose bytes are
-            // here already (it waited in the kernel's queue, say) would go unanswered.
+        if phase == Phase::Drain && !draining {
+            draining = true;
             engine.drain();
-            polled = engine.poll(context);
         }
-        if let Poll::Ready(ended) = polled {
+        if let Poll::Ready(ended) = engine.poll(context) {
             return Poll::Ready(ended.map_or_else(End::Failed, |()| End::Closed));
         }
         if info.on_change.replace(false) {

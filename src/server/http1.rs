@@ -4,7 +4,6 @@
 //! hyper's buffers and state would take ten times the room. It is taken apart only between two requests: no request
 //! runs, no byte of a head has come, nothing waits to be sent. What hyper has read beyond is served on.
 
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -45,20 +44,27 @@ pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: R
     }
 }
 
-struct Http1<'a>(http1::Connection<TokioIo<ClientStream>, Requests>, &'a Watch);
+struct Http1<'a> {
+    connection: http1::Connection<TokioIo<ClientStream>, Requests>,
+    info: &'a ConnectionInfo,
+    watch: &'a Watch,
+}
 
 impl Engine for Http1<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        match ready!(self.0.poll_without_shutdown(context)) {
+        match ready!(self.connection.poll_without_shutdown(context)) {
             // Where a request's body was left unread, hyper is done when the answer lies in its buffer. It has tried to send
             // it, and will by the next poll.
-            Ok(()) if self.1.is_blocked() => Poll::Pending,
+            Ok(()) if self.watch.is_blocked() => Poll::Pending,
             ended => Poll::Ready(ended),
         }
     }
 
+    /// The next response says that it is the last; who asks nothing more is closed by the watch. hyper's own way would
+    /// close an idle connection at once, and a request that is just on its way would be reset (F30).
     fn drain(&mut self) {
-        Pin::new(&mut self.0).graceful_shutdown();
+        self.info.last_response.set(true);
+        self.watch.drain();
     }
 }
 
@@ -71,14 +77,12 @@ async fn busy(
     timer: &mut Timer,
 ) -> Option<ClientStream> {
     let limit = accepted.limits().header_bytes.bytes() as usize;
-    let mut engine = Http1(
-        http1::Builder::new()
-            .half_close(true)
-            .max_header_size(limit)
-            .max_buf_size(BUFFER.max(limit))
-            .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info)),
-        watch,
-    );
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .max_header_size(limit)
+        .max_buf_size(BUFFER.max(limit))
+        .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info));
+    let mut engine = Http1 { connection, info, watch };
     let mut parks = false;
     match drive(&mut engine, accepted, info, watch, timer).await {
         // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
@@ -101,7 +105,7 @@ async fn busy(
             return None;
         }
     }
-    let parts = engine.0.into_parts();
+    let parts = engine.connection.into_parts();
     let stream = parts.io.into_inner().with_ahead(parts.read_buf);
     let tunnel = info.tunnel.borrow_mut().take();
     match tunnel {

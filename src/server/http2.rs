@@ -36,7 +36,7 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
         .max_send_buf_size(SEND_BUFFER)
         .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams.clone()));
     let mut timer = accepted.worker.timers.timer();
-    let mut engine = Http2 { connection, io: io.clone(), streams, worker: &accepted.worker };
+    let mut engine = Http2 { connection, io: io.clone(), streams, worker: &accepted.worker, leaves: false };
     match drive(&mut engine, accepted, &info, &watch, &mut timer).await {
         End::Failed(error) => {
             accepted.explain(&error);
@@ -54,18 +54,26 @@ struct Http2<'a> {
     io: Gather<ClientStream>,
     streams: Streams,
     worker: &'a WorkerContext,
+    leaves: bool,
 }
 
 impl Engine for Http2<'_> {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<hyper::Result<()>> {
-        let polled = Pin::new(&mut self.connection).poll(context);
+        let mut polled = Pin::new(&mut self.connection).poll(context);
+        if polled.is_pending() && std::mem::take(&mut self.leaves) {
+            // Only behind a turn: where hyper has seen no byte yet it closes at once, and a request whose bytes are here
+            // already (it waited in the kernel's queue, say) would go unanswered.
+            Pin::new(&mut self.connection).graceful_shutdown();
+            polled = Pin::new(&mut self.connection).poll(context);
+        }
         self.streams.poll(context, |fault| fault.tell(self.worker, "stream"));
         // What cannot leave yet wakes this again when it can; an error reaches the engine by its next write or read.
         let _ = self.io.poll_drain(context);
         polled
     }
 
+    /// By a GOAWAY.
     fn drain(&mut self) {
-        Pin::new(&mut self.connection).graceful_shutdown();
+        self.leaves = true;
     }
 }

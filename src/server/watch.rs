@@ -31,6 +31,8 @@ pub(super) struct Watch {
     served: Cell<bool>,
     /// HTTP/2: bytes between requests may be pings or window updates, and begin no head.
     frames: Cell<bool>,
+    /// The worker is on its way out.
+    drains: Cell<bool>,
     /// Since when its client has been told that it ends.
     closing_since: Cell<Option<Instant>>,
 }
@@ -57,6 +59,7 @@ impl Watch {
             running: Cell::new(0),
             served: Cell::new(false),
             frames: Cell::new(false),
+            drains: Cell::new(false),
             closing_since: Cell::new(None),
         }
     }
@@ -72,6 +75,11 @@ impl Watch {
     /// The connection speaks HTTP/2.
     pub(super) fn speaks_frames(&self) {
         self.frames.set(true);
+    }
+
+    /// The worker is on its way out: who has sent nothing yet is not waited for as long as before.
+    pub(super) fn drain(&self) {
+        self.drains.set(true);
     }
 
     /// Begins to take leave of an idle client; false where there are no words for it, or they were said before.
@@ -135,7 +143,8 @@ impl Watch {
             return Some((since + self.timeouts.header, Expired::Fault(Reason::HeaderTimeout)));
         }
         if !self.served.get() {
-            return Some((self.idle_since.get() + self.timeouts.header, Expired::KeepAlive));
+            let most = if self.drains.get() { PARK_AFTER.min(self.timeouts.header) } else { self.timeouts.header };
+            return Some((self.idle_since.get() + most, Expired::KeepAlive));
         }
         match self.frames.get() || self.timeouts.keep_alive <= PARK_AFTER {
             true => Some((self.keep_alive_ends(), Expired::KeepAlive)),

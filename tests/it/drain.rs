@@ -94,6 +94,48 @@ fn a_request_whose_first_byte_comes_after_the_drain_began_is_answered() {
     assert_eq!(proxy.stop().0, ExitKind::Clean);
 }
 
+/// F30: a request that crossed the close of its idle connection was reset, and its client could not know whether it ran.
+#[test]
+fn a_client_that_has_just_asked_may_ask_once_more_in_a_drain() {
+    let origin = Origin::named("app");
+    let proxy = proxy(origin.address, "20s");
+    let (mut quiet, mut asking) = (Client::connect(proxy.address()), Client::connect(proxy.address()));
+    let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
+    quiet.send(post);
+    let first = quiet.receive().expect("an answer");
+    assert_eq!((first.status, first.header("connection")), (200, None));
+    // Idle for longer than a second: nothing is to be expected of it.
+    let from = clock::now();
+    eventually("the quiet one is parked", || from.elapsed() > Duration::from_millis(1_300));
+    asking.send(post);
+    assert_eq!(asking.receive().expect("an answer").header("connection"), None);
+    proxy.drain();
+    assert!(quiet.rest().is_empty(), "closed at once, so the drain is under way");
+    asking.send(post);
+    let last = asking.receive().expect("an answer");
+    assert_eq!((last.status, last.header("connection")), (200, Some("close")));
+    assert!(asking.rest().is_empty());
+    assert_eq!((proxy.stop().0, origin.heard().len()), (ExitKind::Clean, 3));
+}
+
+/// What the proxy answers by itself begins and ends in one turn, and is told of the drain no less.
+#[test]
+fn an_answer_of_the_proxys_own_is_the_last_in_a_drain() {
+    let route =
+        "[listeners.http]\naddress = \"127.0.0.1:0\"\n[routes.all]\nrespond = { status = 200, body = \"ok\" }\n";
+    let proxy = Proxy::start(&format!("{METRICS}{route}"));
+    let mut client = Client::connect(proxy.address());
+    client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+    assert_eq!(client.receive().expect("an answer").header("connection"), None);
+    proxy.drain();
+    eventually("the drain is under way", || {
+        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+        client.receive().expect("an answer").header("connection") == Some("close")
+    });
+    assert!(client.rest().is_empty());
+    assert_eq!(proxy.stop().0, ExitKind::Clean);
+}
+
 #[test]
 fn streams_of_http2_complete_behind_a_goaway() {
     let (open, closed) = gate();
