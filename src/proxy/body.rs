@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
@@ -30,6 +30,10 @@ use crate::upstream::connection::idle::{IdleConnections, Keep};
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::queue;
 use crate::upstream::registry::SlotId;
+
+/// A body that comes whole is held where it was read, from so many bytes on: until its request has ended the buffer is
+/// there anyway, for the head. What is smaller is copied, since HTTP/2 reads many of them into one buffer.
+const UNCOPIED: usize = 8 * 1024;
 
 /// A body that broke off, and why.
 #[derive(Debug, thiserror::Error)]
@@ -160,13 +164,21 @@ impl ClientBody {
     /// # Errors
     /// The client's fault.
     pub(super) async fn collect(mut self, length: usize, room: Room) -> Result<Bytes, Reason> {
-        let mut whole = bytes::BytesMut::with_capacity(length);
+        let mut whole = Bytes::new();
+        let mut pieces = BytesMut::new();
         while let Some(frame) = std::future::poll_fn(|context| self.poll_next(context)).await {
-            if let Ok(data) = frame?.into_data() {
-                whole.extend_from_slice(&data);
+            let Ok(data) = frame?.into_data() else { continue };
+            if data.len() == length && length >= UNCOPIED && whole.is_empty() {
+                whole = data;
+                continue;
             }
+            if pieces.is_empty() {
+                pieces.reserve(length);
+                pieces.extend_from_slice(&std::mem::take(&mut whole));
+            }
+            pieces.extend_from_slice(&data);
         }
-        Ok(room.filled(whole))
+        Ok(if pieces.is_empty() { room.filled(whole) } else { room.filled(pieces) })
     }
 }
 

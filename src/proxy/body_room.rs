@@ -6,7 +6,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use crate::base::slots::Slots;
 use crate::proxy::worker::WorkerContext;
@@ -68,7 +68,7 @@ impl Room {
     }
 
     /// The body that it is for: it keeps the room for as long as anyone has a part of it.
-    pub(super) fn filled(self, body: BytesMut) -> Bytes {
+    pub(super) fn filled(self, body: impl AsRef<[u8]> + Send + 'static) -> Bytes {
         Bytes::from_owner(Held { body, _room: self })
     }
 }
@@ -79,20 +79,25 @@ impl Drop for Room {
     }
 }
 
-struct Held {
-    body: BytesMut,
+struct Held<T> {
+    body: T,
     /// Behind the body: the memory is free before its room is.
     _room: Room,
 }
 
-impl AsRef<[u8]> for Held {
+impl<T> AsRef<[u8]> for Held<T>
+where
+    T: AsRef<[u8]>,
+{
     fn as_ref(&self) -> &[u8] {
-        &self.body
+        self.body.as_ref()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::BytesMut;
+
     use super::*;
 
     #[test]

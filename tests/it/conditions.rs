@@ -241,6 +241,37 @@ fn a_small_body_of_unknown_length_is_sent_again_with_its_trailers() {
     }
 }
 
+/// Held where it was read, where it came whole; put together, where it came in pieces.
+#[test]
+fn a_held_body_is_sent_again_as_it_came() {
+    for protocol in BOTH {
+        for length in [100, 8 * 1024 - 1, 8 * 1024, 16_000, 60_000] {
+            let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
+            let origin = once_wrong(|conversation| _ = conversation.request());
+            let proxy = proxy(&[origin.address], "", "");
+            let mut talker = Talker::connect(&proxy, protocol);
+            // By the second its client's buffers have grown to the size of what it sends.
+            for _ in 0..3 {
+                let request = Request::put("/").body(Content::whole(body.clone())).unwrap();
+                assert_eq!(talker.exchange(request).unwrap().text(), "good", "{protocol:?} {length}");
+            }
+            let heard = origin.heard();
+            assert_eq!(heard.len(), 4, "{protocol:?} {length}");
+            assert!(heard.iter().all(|heard| heard.body == body), "{protocol:?} {length}");
+        }
+    }
+    let origin = once_wrong(|conversation| _ = conversation.request());
+    let proxy = proxy(&[origin.address], "", "");
+    let mut client = Client::connect(proxy.address());
+    client.send("PUT / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 16000\r\n\r\n");
+    assert_eq!(client.receive().unwrap().status, 100);
+    client.send("a".repeat(9_000));
+    client.send("b".repeat(7_000));
+    assert_eq!(client.receive().unwrap().body, "good");
+    let body = ["a".repeat(9_000), "b".repeat(7_000)].concat();
+    assert!(origin.heard().iter().all(|heard| heard.body == body.as_bytes()) && origin.heard().len() == 2);
+}
+
 /// Nothing is held back for a retry: an attempt that fails in the middle of an upload goes on on another connection.
 #[test]
 fn an_upload_that_has_begun_goes_on_in_the_next_attempt() {
