@@ -26,8 +26,8 @@ use crate::server::watch::{Expired, Watch};
 /// How long a connection's end may take.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What hyper reads at once and gathers of a response before it writes, at most: larger pieces spare calls, and a slow
-/// reader holds as much, a piece more, and the one that is being read: 256 KiB in all must do (F46).
+/// What hyper reads at once, at most, and below which what waits of a response has it fetch the next piece: larger writes
+/// spare calls, and a slow reader holds as much and a piece: 256 KiB in all must do (F46).
 const BUFFER: usize = 96 * 1024;
 
 /// Serves a connection to its end.

@@ -10,7 +10,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::base::address::Address;
 use crate::base::reason::Reason;
-use crate::upstream::connection::EndpointStream;
+use crate::upstream::connection::stream::{EndpointStream, Tcp};
 
 /// Why no stream was opened.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,7 @@ pub async fn dial(
             let stream = TcpStream::connect(address).await.map_err(classify)?;
             // Small heads must not wait for the peer's delayed ACK.
             stream.set_nodelay(true).map_err(classify)?;
+            let stream = Tcp::new(stream);
             match tls {
                 None => Ok(EndpointStream::Tcp(stream)),
                 Some((config, name)) => {

@@ -148,7 +148,7 @@ where
         if connection.wanted() > 0 {
             return;
         }
-        (connection.0.idle_since, connection.0.acknowledged) = (Some(now), None);
+        (connection.0.idle_since, connection.0.sent_before) = (Some(now), None);
         let rested = connection.0.rested.take();
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(slot).or_insert_with(|| Slot::new(keep));

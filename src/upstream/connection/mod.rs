@@ -25,9 +25,14 @@ use hyper_util::rt::TokioIo;
 use pin_project_lite::pin_project;
 
 pub use stream::EndpointStream;
+use stream::Sent;
 
 use crate::upstream::connection::bell::Bell;
 use crate::upstream::connection::permit::Permit;
+
+/// What is read of a response at once, at most: each read costs a call, and has the kernel tell the endpoint of the room
+/// it made. A slow reader holds two, the one that it is at and the next (F46).
+const PIECE: usize = 104 * 1024;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -50,8 +55,9 @@ where
     idle_since: Option<Instant>,
     /// How long it had been idle when it was last taken, while the request for which it was is under way.
     rested: Option<Duration>,
-    /// What the endpoint's kernel had confirmed before a request that must not be sent twice.
-    acknowledged: Option<u64>,
+    sent: Sent,
+    /// What had been sent before a request that must not be sent twice.
+    sent_before: Option<u64>,
     /// Behind the driver, so that the socket is closed before its place is free.
     permit: Option<Permit>,
 }
@@ -74,11 +80,12 @@ where
     /// # Errors
     /// hyper's, where the connection is lost at once.
     pub async fn start(stream: EndpointStream, max_head: usize) -> Result<Self, hyper::Error> {
-        let descriptor = stream.descriptor();
+        let (descriptor, sent) = (stream.descriptor(), stream.sent());
+        let mut builder = http1::Builder::new();
         let (sender, driver) =
-            http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
-        let (bell, idle_since, rested, acknowledged, permit) = (Bell::new(), None, None, None, None);
-        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, acknowledged, permit })))
+            builder.max_header_size(max_head).max_buf_size(PIECE.max(max_head)).handshake(TokioIo::new(stream)).await?;
+        let (bell, idle_since, rested, sent_before, permit) = (Bell::new(), None, None, None, None);
+        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, sent, sent_before, permit })))
     }
 
     /// It has this place under its endpoint's `max_connections`, for as long as it is open.
@@ -136,14 +143,15 @@ where
 
     /// Likewise, and remembers what it takes to tell whether the next request ever reaches the endpoint.
     fn prove_alive(&mut self) -> bool {
-        self.0.acknowledged = peek::acknowledged(self.0.descriptor);
+        self.0.sent_before = self.0.sent.get();
         self.is_alive()
     }
 
     /// No byte that was sent since [`Self::prove_alive`] has reached the endpoint's kernel. Asked when its end of the
     /// connection has been read: that came with a confirmation of all that it had got, and it gets no more.
     fn nothing_arrived(&self) -> bool {
-        self.0.acknowledged.is_some() && self.0.acknowledged == peek::acknowledged(self.0.descriptor)
+        let (before, confirmed) = (self.0.sent_before, peek::acknowledged(self.0.descriptor));
+        before.zip(confirmed).is_some_and(|(before, confirmed)| confirmed <= before)
     }
 
     /// Sends a request and waits for the response's head, polling the driver meanwhile. The head is put where `response`
@@ -247,6 +255,11 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
+    use crate::upstream::connection::stream::Tcp;
+
+    fn clear(stream: TcpStream) -> EndpointStream {
+        EndpointStream::Tcp(Tcp::new(stream))
+    }
 
     /// hyper keeps a request that an ended connection never took until that connection is dropped: it hung.
     #[tokio::test]
@@ -254,8 +267,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (peer, _) = listener.accept().await.unwrap();
-        let connection: Connection<Empty<Bytes>> =
-            Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+        let connection: Connection<Empty<Bytes>> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
         assert!(connection.is_alive());
         drop(peer);
         let (mut unsent, mut response) = (None, None);
@@ -273,8 +285,7 @@ mod tests {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
             let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             let (mut peer, _) = listener.accept().unwrap();
-            let connection: Connection<Empty<Bytes>> =
-                Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+            let connection: Connection<Empty<Bytes>> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
             let endpoint = std::thread::spawn(move || {
                 assert!(peer.read(&mut [0; 1024]).unwrap() > 0);
                 peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
@@ -333,7 +344,7 @@ mod tests {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        let connection: Connection<Late> = Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+        let connection: Connection<Late> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
         let endpoint = std::thread::spawn(move || {
             let mut heard = Vec::new();
             while !heard.ends_with(b"0\r\n\r\n") {
@@ -362,8 +373,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (peer, _) = listener.accept().await.unwrap();
-        let connection: Connection<Empty<Bytes>> =
-            Connection::start(EndpointStream::Tcp(stream), 16 * 1024).await.unwrap();
+        let connection: Connection<Empty<Bytes>> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
         drop(peer);
         assert!(!connection.is_alive());
     }

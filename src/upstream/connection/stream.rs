@@ -3,32 +3,74 @@
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::client::TlsStream;
 
 use crate::base::flat::as_one;
+use crate::upstream::connection::peek;
 
 /// A stream to an endpoint.
 pub enum EndpointStream {
     /// TCP in clear.
-    Tcp(TcpStream),
+    Tcp(Tcp),
     /// A unix socket in clear.
     Unix(UnixStream),
     /// TLS over TCP.
-    TcpTls(Box<TlsStream<TcpStream>>),
+    TcpTls(Box<TlsStream<Tcp>>),
     /// TLS over a unix socket.
     UnixTls(Box<TlsStream<UnixStream>>),
 }
 
+/// TCP that counts what goes into it: to be held beside what the endpoint's kernel has confirmed.
+pub struct Tcp {
+    stream: TcpStream,
+    sent: Sent,
+}
+
+/// What the endpoint's kernel will have confirmed when it has got all that was sent. None where this one cannot tell.
+#[derive(Clone)]
+pub(super) struct Sent(Option<Arc<AtomicU64>>);
+
+impl Sent {
+    pub(super) fn get(&self) -> Option<u64> {
+        Some(self.0.as_ref()?.load(Ordering::Relaxed))
+    }
+
+    fn add(&self, bytes: usize) {
+        if let Some(sent) = &self.0 {
+            // Only one ever writes: no need to hold the line for it.
+            sent.store(sent.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Tcp {
+    /// Of a stream just connected: its handshake counts with the kernel.
+    pub(super) fn new(stream: TcpStream) -> Self {
+        let confirmed = peek::acknowledged(stream.as_raw_fd());
+        Self { stream, sent: Sent(confirmed.map(|bytes| Arc::new(AtomicU64::new(bytes)))) }
+    }
+}
+
 impl EndpointStream {
+    pub(super) fn sent(&self) -> Sent {
+        match self {
+            Self::Tcp(stream) => stream.sent.clone(),
+            Self::TcpTls(stream) => stream.get_ref().0.sent.clone(),
+            Self::Unix(_) | Self::UnixTls(_) => Sent(None),
+        }
+    }
+
     pub(super) fn descriptor(&self) -> RawFd {
         match self {
-            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Tcp(stream) => stream.stream.as_raw_fd(),
             Self::Unix(stream) => stream.as_raw_fd(),
-            Self::TcpTls(stream) => stream.get_ref().0.as_raw_fd(),
+            Self::TcpTls(stream) => stream.get_ref().0.stream.as_raw_fd(),
             Self::UnixTls(stream) => stream.get_ref().0.as_raw_fd(),
         }
     }
@@ -40,6 +82,44 @@ impl EndpointStream {
             Self::TcpTls(stream) => stream.get_ref().1.alpn_protocol(),
             Self::UnixTls(stream) => stream.get_ref().1.alpn_protocol(),
         }
+    }
+}
+
+impl AsyncRead for Tcp {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Tcp {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write(cx, buf))?;
+        this.sent.add(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let written = ready!(Pin::new(&mut this.stream).poll_write_vectored(cx, bufs))?;
+        this.sent.add(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }
 
