@@ -16,7 +16,7 @@ use crate::proxy::forward::{Forward, Outgoing};
 use crate::proxy::ledger::Ledger;
 use crate::proxy::pick::Place;
 use crate::proxy::replay::Replay;
-use crate::proxy::retrying::{Answerer, Held, Tries};
+use crate::proxy::retrying::{Answerer, Fallback, Tries};
 use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::{Keep, Reuse};
 use crate::upstream::connection::lifetime::keep_alive_timeout;
@@ -63,7 +63,7 @@ pub(super) struct Attempts {
     /// What the last attempt failed of.
     last: Option<Reason>,
     /// A response that is passed on where no better one comes.
-    held: Option<Box<Held>>,
+    fallback: Option<Box<Fallback>>,
     /// Where the next attempt goes, where that is known already.
     chosen: Option<Picked>,
     replay: Replay,
@@ -96,7 +96,7 @@ impl Forward<'_> {
             granted: None,
             resting: 0,
             last: None,
-            held: None,
+            fallback: None,
             chosen: None,
             replay: Replay::of(&body),
         };
@@ -142,7 +142,7 @@ impl Forward<'_> {
                     attempts.tried.push(index);
                     attempts.resting += 1;
                     let is_lost = attempts.resting == MOST_RESTING
-                        || attempts.held.is_some() && self.choose_other(&mut attempts, ledger).is_err();
+                        || attempts.fallback.is_some() && self.choose_other(&mut attempts, ledger).is_err();
                     if is_lost {
                         self.give_back(&mut attempts);
                         let reason = attempts.last.unwrap_or(Reason::AllDown);
@@ -161,14 +161,14 @@ impl Forward<'_> {
                         return Ok(fetched);
                     }
                     let Some(head) = response.take() else { return Err(Reason::Internal) };
-                    let held = Held { response: head, fetched, by };
+                    let fallback = Fallback { response: head, fetched, by };
                     next = self.request_again(outgoing, &attempts.replay, ledger);
                     let (condition, body) = (Condition::Status(status), body_state(&next));
-                    match self.try_other(&mut attempts, pool, &held, condition, body, ledger) {
-                        Ok(()) => attempts.hold(held),
+                    match self.try_other(&mut attempts, pool, &fallback, condition, body, ledger) {
+                        Ok(()) => attempts.put_aside(fallback),
                         Err(_) => {
                             attempts.settle();
-                            return Ok(held.tell(response, ledger));
+                            return Ok(fallback.tell(response, ledger));
                         }
                     }
                 }
@@ -213,7 +213,7 @@ impl Forward<'_> {
         let (before, fresh) = (attempts.place.at(), attempts.tried.is_empty());
         let picked = match self.pick(&mut attempts.tried, &mut attempts.place, ledger) {
             // Boxed: few requests ever wait. Who has an answer, if not the best, does not.
-            Err(reason @ (Reason::PoolFull | Reason::AllDown)) if attempts.held.is_none() => {
+            Err(reason @ (Reason::PoolFull | Reason::AllDown)) if attempts.fallback.is_none() => {
                 Box::pin(self.pick_later(reason, attempts, ledger)).await
             }
             picked => picked,
@@ -225,6 +225,28 @@ impl Forward<'_> {
             return Err(attempts.last.unwrap_or(Reason::TotalTimeout));
         }
         Ok(picked)
+    }
+
+    /// Picks once more, after a pick that could not be made: waits for a turn where every endpoint is at its limit, and
+    /// where none is usable for one to come back.
+    async fn pick_later(
+        &self,
+        mut reason: Reason,
+        attempts: &mut Attempts,
+        ledger: &mut Ledger,
+    ) -> Result<Picked, Reason> {
+        loop {
+            let picked = match reason {
+                Reason::PoolFull => self.pick_in_turn(attempts, ledger).await,
+                _ => self.pick_after_outage(attempts, ledger).await,
+            };
+            match (reason, picked) {
+                // What it waited for goes down, or what comes back is full at once.
+                (Reason::PoolFull, Err(Reason::AllDown)) => reason = Reason::AllDown,
+                (Reason::AllDown, Err(Reason::PoolFull)) => reason = Reason::PoolFull,
+                (_, picked) => return picked,
+            }
+        }
     }
 
     fn answered(
@@ -280,30 +302,30 @@ impl Forward<'_> {
 }
 
 impl Attempts {
-    /// The response that was held back, or the failure.
+    /// The response that was put aside, or the failure.
     fn give_up(
         self,
         reason: Reason,
         response: &mut Option<Response<Incoming>>,
         ledger: &mut Ledger,
     ) -> Result<Fetched, Reason> {
-        match self.held {
-            Some(held) => Ok(held.tell(response, ledger)),
+        match self.fallback {
+            Some(fallback) => Ok(fallback.tell(response, ledger)),
             None => Err(reason),
         }
     }
 
     /// The response that has just come is the answer.
     fn settle(&mut self) {
-        if let Some(before) = self.held.take() {
+        if let Some(before) = self.fallback.take() {
             before.discard();
         }
         self.replay.let_go();
     }
 
     /// A better one may come, in the attempt that was chosen.
-    fn hold(&mut self, held: Held) {
-        if let Some(before) = self.held.replace(Box::new(held)) {
+    fn put_aside(&mut self, fallback: Fallback) {
+        if let Some(before) = self.fallback.replace(Box::new(fallback)) {
             before.discard();
         }
     }

@@ -15,29 +15,15 @@ use crate::upstream::retry::{BodyState, Condition, Failed, Progress};
 const BETWEEN_LOOKS: Duration = Duration::from_millis(15);
 
 impl Forward<'_> {
-    /// Picks once more, after a pick that could not be made: waits for a turn where every endpoint is at its limit, and
-    /// where none is usable for one to come back.
-    pub(super) async fn pick_later(
+    /// Picks when an endpoint is usable again.
+    ///
+    /// # Errors
+    /// [`Reason::AllDown`] where none is in time, or another of the pick.
+    pub(super) async fn pick_after_outage(
         &self,
-        mut reason: Reason,
         attempts: &mut Attempts,
         ledger: &mut Ledger,
     ) -> Result<Picked, Reason> {
-        loop {
-            let picked = match reason {
-                Reason::PoolFull => self.pick_in_turn(attempts, ledger).await,
-                _ => self.pick_after_outage(attempts, ledger).await,
-            };
-            match (reason, picked) {
-                // What it waited for goes down, or what comes back is full at once.
-                (Reason::PoolFull, Err(Reason::AllDown)) => reason = Reason::AllDown,
-                (Reason::AllDown, Err(Reason::PoolFull)) => reason = Reason::PoolFull,
-                (_, picked) => return picked,
-            }
-        }
-    }
-
-    async fn pick_after_outage(&self, attempts: &mut Attempts, ledger: &mut Ledger) -> Result<Picked, Reason> {
         let pool = self.snapshot.pool(self.plan.pool);
         let began = clock::now();
         let Some((deadline, _waiting)) = self.patience(began).zip(pool.state.outage.enter(pool.spec.queue.size)) else {

@@ -96,7 +96,7 @@ pub(super) struct Answerer {
 }
 
 /// A response that is passed on only where no better one comes.
-pub(super) struct Held {
+pub(super) struct Fallback {
     pub response: Response<Incoming>,
     pub fetched: Fetched,
     pub by: Answerer,
@@ -111,7 +111,7 @@ impl Answerer {
     }
 }
 
-impl Held {
+impl Fallback {
     /// It is the answer.
     pub(super) fn tell(self, response: &mut Option<Response<Incoming>>, ledger: &mut Ledger) -> Fetched {
         self.by.tell(ledger);
@@ -157,7 +157,7 @@ impl Forward<'_> {
         &self,
         attempts: &mut Attempts,
         pool: &Pool,
-        held: &Held,
+        fallback: &Fallback,
         condition: Condition,
         body: BodyState,
         ledger: &Ledger,
@@ -165,8 +165,8 @@ impl Forward<'_> {
         let now = clock::recent();
         let (progress, repeatable, left) = (Progress::Sent, attempts.repeatable, attempts.tries.left);
         self.try_again(attempts, pool, Failed { condition, progress, body, repeatable, left }, false, now)?;
-        attempts.tried.push(held.by.endpoint);
-        attempts.granted = Some(Granted { pool: held.by.pool, reason: None });
+        attempts.tried.push(fallback.by.endpoint);
+        attempts.granted = Some(Granted { pool: fallback.by.pool, reason: None });
         self.choose_other(attempts, ledger)
     }
 
