@@ -22,7 +22,8 @@ use crate::upstream::connection::{Connection, dial};
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::Progress;
 
-/// The largest response head that is taken from an endpoint.
+/// The largest response head that is taken from an endpoint, and the most that is read of a body at once. Longer pieces
+/// cost less, down to 0.8 of the time of a 1 MiB body with 112 KiB, and a slow reader holds twice as much (F46).
 const RESPONSE_HEAD: usize = 64 * 1024;
 
 /// What one attempt ended in.

@@ -31,8 +31,8 @@ use crate::upstream::endpoint::EndpointState;
 use crate::upstream::queue;
 use crate::upstream::registry::SlotId;
 
-/// A body that comes whole is held where it was read, from so many bytes on: until its request has ended the buffer is
-/// there anyway, for the head. What is smaller is copied, since HTTP/2 reads many of them into one buffer.
+/// A body that comes whole is held where it was read, from so many bytes on. With HTTP/1.1 the buffer is there anyway, for
+/// the head, until the request has ended. HTTP/2 reads several into one, so what is smaller is copied.
 const UNCOPIED: usize = 8 * 1024;
 
 /// A body that broke off, and why.

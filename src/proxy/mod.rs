@@ -33,7 +33,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 
 pub use admit::Authority;
@@ -67,14 +67,26 @@ pub fn handle(
     let (mut parts, incoming) = request.into_parts();
     let of = worker.clone();
     let answering = async move {
+        let version = parts.version;
         let mut answer = answer_to(&worker, &connection, &mut parts, incoming).await;
         if connection.last_response.get() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
-            answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            // What its client sends behind it is not to reset the connection before it is read.
+            connection.lingers.set(true);
+            close_after(&mut answer, version);
         }
         Ok(answer)
     };
     // The ledger goes down with the fault, and writes its record then.
     Contained::new(answering, of, "request", || Ok(answer::fault()))
+}
+
+/// Marks an answer as the last on its connection.
+fn close_after(answer: &mut Response<ResponseBody>, version: Version) {
+    answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    // Where an HTTP/1.0 client asks for keep-alive, hyper would grant it behind our back to an answer of HTTP/1.1.
+    if version == Version::HTTP_10 {
+        *answer.version_mut() = version;
+    }
 }
 
 /// The conductor.
@@ -97,7 +109,7 @@ async fn answer_to(
     if let Some(reason) = fault {
         // What follows on this connection cannot be trusted to begin where we think it does.
         let mut answer = answer::refusal(reason, ledger);
-        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        close_after(&mut answer, parts.version);
         return answer;
     }
     #[cfg(debug_assertions)]

@@ -41,7 +41,7 @@ pub(super) async fn drive(
         if phase == Phase::Stop {
             return Poll::Ready(End::Stopped);
         }
-        // On the way out it begins at once: the engine must see what has come before it is told to end.
+        // On the way out it begins at once: nobody who has asked already is to wait for a turn.
         if phase == Phase::Serve && info.running.get() == 0 {
             ready!(accepted.worker.intake.poll(&mut ticket, context));
         }

@@ -26,9 +26,10 @@ use crate::server::watch::{Expired, Watch};
 /// How long a connection's end may take.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What hyper reads at once, at most, and below which what waits of a response has it fetch the next piece: larger writes
-/// spare calls, and a slow reader holds as much and a piece: 256 KiB in all must do (F46).
-const BUFFER: usize = 96 * 1024;
+/// What hyper reads at once, at most, and below which what waits of a response has it fetch the next piece. As long as a
+/// piece: a slow reader holds the one that it is at and the next, 125 KiB where 256 are allowed (F46), and a piece a little
+/// shorter would have it hold a third.
+const BUFFER: usize = 64 * 1024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {
@@ -128,8 +129,8 @@ async fn park(accepted: &Accepted, stream: &mut ClientStream, watch: &Watch, tim
             return Poll::Ready(arrived);
         }
         if phase == Phase::Drain {
-            // The kernel may hold a request that the runtime has not told of yet.
-            return Poll::Ready(stream.has_arrived());
+            // The kernel may hold a request that the runtime has not told of yet: its word is still to come, and wakes us.
+            return if stream.has_arrived() { Poll::Pending } else { Poll::Ready(false) };
         }
         timer.poll(watch.keep_alive_ends(), context).map(|()| false)
     })

@@ -31,8 +31,8 @@ pub(super) struct Watch {
     served: Cell<bool>,
     /// HTTP/2: bytes between requests may be pings or window updates, and begin no head.
     frames: Cell<bool>,
-    /// The worker is on its way out.
-    drains: Cell<bool>,
+    /// Since when the worker is on its way out.
+    drains_since: Cell<Option<Instant>>,
     /// Since when its client has been told that it ends.
     closing_since: Cell<Option<Instant>>,
 }
@@ -59,7 +59,7 @@ impl Watch {
             running: Cell::new(0),
             served: Cell::new(false),
             frames: Cell::new(false),
-            drains: Cell::new(false),
+            drains_since: Cell::new(None),
             closing_since: Cell::new(None),
         }
     }
@@ -79,7 +79,7 @@ impl Watch {
 
     /// The worker is on its way out: who has sent nothing yet is not waited for as long as before.
     pub(super) fn drain(&self) {
-        self.drains.set(true);
+        self.drains_since.set(Some(clock::now()));
     }
 
     /// Begins to take leave of an idle client; false where there are no words for it, or they were said before.
@@ -143,8 +143,9 @@ impl Watch {
             return Some((since + self.timeouts.header, Expired::Fault(Reason::HeaderTimeout)));
         }
         if !self.served.get() {
-            let most = if self.drains.get() { PARK_AFTER.min(self.timeouts.header) } else { self.timeouts.header };
-            return Some((self.idle_since.get() + most, Expired::KeepAlive));
+            let usual = self.idle_since.get() + self.timeouts.header;
+            let at = self.drains_since.get().map_or(usual, |since| usual.min(since + PARK_AFTER));
+            return Some((at, Expired::KeepAlive));
         }
         match self.frames.get() || self.timeouts.keep_alive <= PARK_AFTER {
             true => Some((self.keep_alive_ends(), Expired::KeepAlive)),
@@ -197,6 +198,19 @@ mod tests {
         assert!(ends <= 50 * second && ends > 49 * second, "parked or not, {ends:?} are left");
         watch.read(1);
         assert_eq!(within(1, 2), Expired::Fault(Reason::HeaderTimeout));
+    }
+
+    #[test]
+    fn who_has_not_asked_yet_has_a_second_in_a_drain_and_who_asks_is_timed_as_ever() {
+        let watch = Watch::new(timeouts());
+        let usual = watch.deadline().unwrap().0;
+        watch.drain();
+        let (at, why) = watch.deadline().unwrap();
+        assert!(why == Expired::KeepAlive && at < usual && at > clock::now(), "{why:?}");
+        watch.read(1);
+        assert_eq!(watch.deadline().unwrap().1, Expired::Fault(Reason::HeaderTimeout));
+        watch.requests(1);
+        assert_eq!(watch.deadline(), None);
     }
 
     /// A ping between two requests was taken for a head that never became whole.

@@ -247,16 +247,22 @@ fn a_held_body_is_sent_again_as_it_came() {
     for protocol in BOTH {
         for length in [100, 8 * 1024 - 1, 8 * 1024, 16_000, 60_000] {
             let body: Vec<u8> = (0..length).map(|at| (at % 251) as u8).collect();
-            let origin = once_wrong(|conversation| _ = conversation.request());
+            // The third request is lost: by then the buffers it is read into have grown to the size of what comes.
+            let origin = Origin::talking(|conversation, number| {
+                let (mut served, lost) = (0, 2);
+                while conversation.request().is_some() && (number > 0 || served != lost) {
+                    conversation.send(ok("good"));
+                    served += 1;
+                }
+            });
             let proxy = proxy(&[origin.address], "", "");
             let mut talker = Talker::connect(&proxy, protocol);
-            // By the second its client's buffers have grown to the size of what it sends.
-            for _ in 0..3 {
+            for _ in 0..4 {
                 let request = Request::put("/").body(Content::whole(body.clone())).unwrap();
                 assert_eq!(talker.exchange(request).unwrap().text(), "good", "{protocol:?} {length}");
             }
             let heard = origin.heard();
-            assert_eq!(heard.len(), 4, "{protocol:?} {length}");
+            assert_eq!(heard.len(), 5, "{protocol:?} {length}");
             assert!(heard.iter().all(|heard| heard.body == body), "{protocol:?} {length}");
         }
     }

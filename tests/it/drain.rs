@@ -37,7 +37,7 @@ fn skip_head(stream: &mut TcpStream) {
 fn a_drain_shows_in_readyz_within_100_ms() {
     let origin = Origin::named("app");
     // A delay, so that nothing but the readiness changes yet.
-    let process = format!("[process]\ndrain = {{ delay = \"500ms\", timeout = \"5s\" }}\n{METRICS}");
+    let process = format!("[process]\ndrain = {{ delay = \"3s\", timeout = \"5s\" }}\n{METRICS}");
     let proxy = Proxy::start(&format!("{process}{}", Proxy::simple(&[origin.address], "")));
     assert_eq!(answer_to(proxy.metrics_address(), "GET", "/readyz").status, 200);
     let began = clock::now();
@@ -98,7 +98,9 @@ fn a_request_whose_first_byte_comes_after_the_drain_began_is_answered() {
 #[test]
 fn a_client_that_has_just_asked_may_ask_once_more_in_a_drain() {
     let origin = Origin::named("app");
-    let proxy = proxy(origin.address, "20s");
+    // One worker: what one connection shows of the drain holds for the other.
+    let process = "[process]\nworkers = 1\ndrain = { timeout = \"20s\" }\n";
+    let proxy = Proxy::start(&format!("{process}{METRICS}{}", Proxy::simple(&[origin.address], "")));
     let (mut quiet, mut asking) = (Client::connect(proxy.address()), Client::connect(proxy.address()));
     let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
     quiet.send(post);
@@ -116,6 +118,56 @@ fn a_client_that_has_just_asked_may_ask_once_more_in_a_drain() {
     assert_eq!((last.status, last.header("connection")), (200, Some("close")));
     assert!(asking.rest().is_empty());
     assert_eq!((proxy.stop().0, origin.heard().len()), (ExitKind::Clean, 3));
+}
+
+/// A worker that had not heard yet of what had come took its connections up and put them aside again without an end.
+#[test]
+fn requests_that_cross_the_begin_of_a_drain_hold_nothing_up() {
+    const CLIENTS: usize = 300;
+    let origin = Origin::named("app");
+    let process = "[process]\nworkers = 1\ndrain = { timeout = \"15s\" }\n";
+    let proxy = Proxy::start(&format!("{process}{METRICS}{}", Proxy::simple(&[origin.address], "")));
+    let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| Client::connect(proxy.address())).collect();
+    for client in &mut clients {
+        client.send(get);
+        assert_eq!(client.receive().expect("an answer").status, 200);
+    }
+    let from = clock::now();
+    eventually("all are parked", || from.elapsed() > Duration::from_millis(1_300));
+    for (at, client) in clients.iter_mut().enumerate() {
+        client.send(get);
+        if at == CLIENTS / 10 {
+            proxy.drain();
+        }
+    }
+    for client in &mut clients {
+        // Some came too late: their connections are closed.
+        assert!(client.receive().is_none_or(|answer| answer.status == 200));
+    }
+    drop(clients);
+    assert_eq!(proxy.stop().0, ExitKind::Clean);
+}
+
+/// It was granted "close, keep-alive".
+#[test]
+fn the_last_answer_to_an_http_1_0_client_grants_no_keep_alive() {
+    let origin = Origin::named("app");
+    let proxy = proxy(origin.address, "20s");
+    let mut client = Client::connect(proxy.address());
+    let get = "GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n";
+    client.send(get);
+    assert_eq!(client.receive().expect("an answer").header("connection"), Some("keep-alive"));
+    proxy.drain();
+    let last = loop {
+        client.send(get);
+        let answer = client.receive().expect("an answer");
+        if answer.header("connection") != Some("keep-alive") {
+            break answer;
+        }
+    };
+    assert_eq!(last.header("connection"), Some("close"));
+    assert!(client.rest().is_empty());
 }
 
 /// What the proxy answers by itself begins and ends in one turn, and is told of the drain no less.

@@ -107,7 +107,7 @@ fn little_of_a_response_is_taken_ahead_of_a_stalled_client() {
     drop(frames);
     let (_, log) = proxy.stop();
     let taken = line_of(&log, "/large")["bytes_out"].as_u64().unwrap();
-    // The client's window of 64 KiB, the send buffer of 64 KiB, and two reads.
+    // The client's window of 64 KiB, the send buffer of 64 KiB, and a read.
     assert!(taken <= 256 * 1024, "{taken} bytes");
 }
 

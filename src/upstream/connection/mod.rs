@@ -30,10 +30,6 @@ use stream::Sent;
 use crate::upstream::connection::bell::Bell;
 use crate::upstream::connection::permit::Permit;
 
-/// What is read of a response at once, at most: each read costs a call, and has the kernel tell the endpoint of the room
-/// it made. A slow reader holds two, the one that it is at and the next (F46).
-const PIECE: usize = 104 * 1024;
-
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// An HTTP/1.1 connection to one endpoint. One pointer: it goes from hand to hand with each request.
@@ -81,9 +77,8 @@ where
     /// hyper's, where the connection is lost at once.
     pub async fn start(stream: EndpointStream, max_head: usize) -> Result<Self, hyper::Error> {
         let (descriptor, sent) = (stream.descriptor(), stream.sent());
-        let mut builder = http1::Builder::new();
         let (sender, driver) =
-            builder.max_header_size(max_head).max_buf_size(PIECE.max(max_head)).handshake(TokioIo::new(stream)).await?;
+            http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
         let (bell, idle_since, rested, sent_before, permit) = (Bell::new(), None, None, None, None);
         Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, sent, sent_before, permit })))
     }
