@@ -27,7 +27,7 @@ use crate::server::watch::{Expired, Watch};
 const LINGER: Duration = Duration::from_secs(1);
 
 /// What hyper reads at once, at most, and below which what waits of a response has it fetch the next piece. As long as a
-/// piece: a slow reader holds the one that it is at and the next, 125 KiB where 256 are allowed (F46), and a piece a little
+/// piece: a slow reader holds the one that it is at and the next, 125 to 180 KiB where 256 are allowed (F46); a piece a little
 /// shorter would have it hold a third.
 const BUFFER: usize = 64 * 1024;
 
