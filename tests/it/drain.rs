@@ -8,13 +8,19 @@ use headgate::app::ExitKind;
 use headgate::base::clock;
 use headgate::base::task::spawn_local;
 
-use crate::kit::{Client, Origin, Proxy, answer_to, eventually, gate, ok};
+use crate::kit::{Client, Origin, Proxy, answer_to, await_parked, eventually, gate, ok};
 
 const METRICS: &str = "[metrics]\naddress = \"127.0.0.1:0\"\n";
 
 /// One route to one pool, and a drain that lasts at most so long.
 fn proxy(origin: SocketAddr, timeout: &str) -> Proxy {
     let process = format!("[process]\ndrain = {{ timeout = \"{timeout}\" }}\n{METRICS}");
+    Proxy::start(&format!("{process}{}", Proxy::simple(&[origin], "")))
+}
+
+/// Likewise, with one worker: what one connection shows of the drain holds for all.
+fn one_worker(origin: SocketAddr, timeout: &str) -> Proxy {
+    let process = format!("[process]\nworkers = 1\ndrain = {{ timeout = \"{timeout}\" }}\n{METRICS}");
     Proxy::start(&format!("{process}{}", Proxy::simple(&[origin], "")))
 }
 
@@ -98,17 +104,14 @@ fn a_request_whose_first_byte_comes_after_the_drain_began_is_answered() {
 #[test]
 fn a_client_that_has_just_asked_may_ask_once_more_in_a_drain() {
     let origin = Origin::named("app");
-    // One worker: what one connection shows of the drain holds for the other.
-    let process = "[process]\nworkers = 1\ndrain = { timeout = \"20s\" }\n";
-    let proxy = Proxy::start(&format!("{process}{METRICS}{}", Proxy::simple(&[origin.address], "")));
+    let proxy = one_worker(origin.address, "20s");
     let (mut quiet, mut asking) = (Client::connect(proxy.address()), Client::connect(proxy.address()));
     let post = "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi";
     quiet.send(post);
     let first = quiet.receive().expect("an answer");
     assert_eq!((first.status, first.header("connection")), (200, None));
     // Idle for longer than a second: nothing is to be expected of it.
-    let from = clock::now();
-    eventually("the quiet one is parked", || from.elapsed() > Duration::from_millis(1_300));
+    await_parked();
     asking.send(post);
     assert_eq!(asking.receive().expect("an answer").header("connection"), None);
     proxy.drain();
@@ -125,16 +128,14 @@ fn a_client_that_has_just_asked_may_ask_once_more_in_a_drain() {
 fn requests_that_cross_the_begin_of_a_drain_hold_nothing_up() {
     const CLIENTS: usize = 300;
     let origin = Origin::named("app");
-    let process = "[process]\nworkers = 1\ndrain = { timeout = \"15s\" }\n";
-    let proxy = Proxy::start(&format!("{process}{METRICS}{}", Proxy::simple(&[origin.address], "")));
+    let proxy = one_worker(origin.address, "15s");
     let get = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| Client::connect(proxy.address())).collect();
     for client in &mut clients {
         client.send(get);
         assert_eq!(client.receive().expect("an answer").status, 200);
     }
-    let from = clock::now();
-    eventually("all are parked", || from.elapsed() > Duration::from_millis(1_300));
+    await_parked();
     for (at, client) in clients.iter_mut().enumerate() {
         client.send(get);
         if at == CLIENTS / 10 {

@@ -3,20 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headgate::base::clock;
 use rustls::ALL_VERSIONS;
 
-use crate::kit::{Ca, Client, Origin, Proxy, TlsClient, client_config, eventually, timed};
-
-/// Longer than a connection is kept whole.
-const PARKED: Duration = Duration::from_millis(1_300);
+use crate::kit::{Ca, Client, Origin, Proxy, TlsClient, await_parked, client_config, timed};
 
 const GET: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
-
-fn await_parked() {
-    let began = clock::now();
-    eventually("idle connections are parked", || clock::now() >= began + PARKED);
-}
 
 fn serves(client: &mut Client) -> bool {
     client.send(GET);

@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use headgate::base::clock;
-
-use crate::kit::{Chaos, Client, Origin, Proxy, eventually, ok};
+use crate::kit::{Chaos, Client, Origin, Proxy, await_later, eventually, ok};
 
 fn proxy(endpoint: SocketAddr, pool: &str) -> Proxy {
     Proxy::start(&format!("[metrics]\naddress = \"127.0.0.1:0\"\n{}", Proxy::text(&[endpoint], "", pool, "")))
@@ -15,12 +13,6 @@ fn ask(client: &mut Client, method: &str) {
     client.send(format!("{method} / HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n"));
     let answer = client.receive().expect("an answer");
     assert_eq!(answer.status, 200, "{method}: {answer:?}");
-}
-
-/// Awaits a moment that lies so long behind this one.
-fn await_later(time: Duration) {
-    let at = clock::now() + time;
-    eventually("time goes by", || clock::now() >= at);
 }
 
 fn found_stale(proxy: &Proxy, endpoint: SocketAddr) -> u64 {

@@ -1,10 +1,10 @@
 //! The bytes to an endpoint: TCP or a unix socket, in clear or over TLS.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -34,17 +34,16 @@ pub struct Tcp {
 
 /// What the endpoint's kernel will have confirmed when it has got all that was sent. None where this one cannot tell.
 #[derive(Clone)]
-pub(super) struct Sent(Option<Arc<AtomicU64>>);
+pub(super) struct Sent(Option<Rc<Cell<u64>>>);
 
 impl Sent {
     pub(super) fn get(&self) -> Option<u64> {
-        Some(self.0.as_ref()?.load(Ordering::Relaxed))
+        Some(self.0.as_ref()?.get())
     }
 
     fn add(&self, bytes: usize) {
         if let Some(sent) = &self.0 {
-            // Only one ever writes: no need to hold the line for it.
-            sent.store(sent.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+            sent.set(sent.get() + bytes as u64);
         }
     }
 }
@@ -53,7 +52,7 @@ impl Tcp {
     /// Of a stream just connected: its handshake counts with the kernel.
     pub(super) fn new(stream: TcpStream) -> Self {
         let confirmed = peek::acknowledged(stream.as_raw_fd());
-        Self { stream, sent: Sent(confirmed.map(|bytes| Arc::new(AtomicU64::new(bytes)))) }
+        Self { stream, sent: Sent(confirmed.map(|bytes| Rc::new(Cell::new(bytes)))) }
     }
 }
 

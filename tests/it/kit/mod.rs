@@ -37,6 +37,18 @@ pub(crate) fn timed<T>(what: impl FnOnce() -> T) -> (T, Duration) {
     (result, clock::now() - began)
 }
 
+/// Awaits a moment that lies so long behind this one.
+pub(crate) fn await_later(time: Duration) {
+    let at = clock::now() + time;
+    eventually("time goes by", || clock::now() >= at);
+}
+
+/// Awaits that connections which are idle now are parked.
+pub(crate) fn await_parked() {
+    // Longer than a connection is kept whole.
+    await_later(Duration::from_millis(1_300));
+}
+
 /// An address that refuses connections.
 pub(crate) fn closed() -> SocketAddr {
     // Bound and not listening, for as long as the tests run: no other socket gets the port.
