@@ -1,13 +1,14 @@
-//! Watches the directories of every file that the config was read from.
+//! Watches every file that the config was read from.
 //!
-//! Directories and not files: editors and ConfigMaps replace files by renaming, which a watch of the file would miss.
+//! By their directories: editors and ConfigMaps replace files by renaming, which a watch of the file would miss. What is
+//! written is heard of the files alone: somebody's log in the same directory may grow by 100,000 lines a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use notify::event::{AccessKind, AccessMode, EventKind, ModifyKind};
+use notify::event::{AccessKind, AccessMode, CreateKind, EventKind, EventKindMask, ModifyKind};
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
@@ -24,11 +25,26 @@ const LONGEST_WRITE: Duration = Duration::from_secs(10);
 /// Some file systems tell nothing.
 const POLL: Duration = Duration::from_secs(30);
 
+/// What is heard of a directory: names that come, go or change, and files that have been written.
+const NAMES: EventKindMask = EventKindMask::CREATE
+    .union(EventKindMask::REMOVE)
+    .union(EventKindMask::MODIFY_NAME)
+    .union(EventKindMask::MODIFY_META)
+    .union(EventKindMask::ACCESS_CLOSE);
+/// What is heard of a file: somebody writes it, and has written it.
+const WRITES: EventKindMask = EventKindMask::MODIFY_DATA.union(EventKindMask::ACCESS_CLOSE);
+
 /// The watch of all files of the config.
 pub(super) struct Watch {
-    watcher: Option<RecommendedWatcher>,
-    dirs: BTreeSet<PathBuf>,
+    dirs: Watched,
+    files: Watched,
     interest: Shared,
+}
+
+/// What one watcher watches.
+struct Watched {
+    watcher: Option<RecommendedWatcher>,
+    paths: BTreeSet<PathBuf>,
 }
 
 type Shared = Arc<Mutex<Interest>>;
@@ -44,27 +60,53 @@ struct Interest {
 impl Interest {
     /// Takes an event in; tells whether a look is worth it.
     fn hear(&mut self, event: &notify::Event, now: Instant) -> bool {
+        if event.need_rescan() {
+            // Events were lost, and perhaps that of a file that was closed.
+            self.written.clear();
+            return true;
+        }
+        let ours: Vec<_> = event.paths.iter().filter(|path| self.concerns(path)).cloned().collect();
         match event.kind {
             EventKind::Access(AccessKind::Close(AccessMode::Write)) => {
-                event.paths.iter().filter(|path| self.written.remove(*path).is_some()).count() > 0
+                self.written.retain(|path, _| !ours.contains(path));
+                !ours.is_empty()
             }
             EventKind::Access(_) => false,
             EventKind::Modify(ModifyKind::Data(_)) => {
-                // Somebody else's log in the same directory may grow all day.
-                let ours: Vec<_> = event.paths.iter().filter(|path| self.files.contains(*path)).collect();
-                for path in &ours {
-                    self.written.entry((*path).clone()).or_insert(now);
-                }
+                self.note_written(&ours, now);
                 !ours.is_empty()
             }
+            EventKind::Modify(ModifyKind::Metadata(_)) => !ours.is_empty(),
             _ => {
-                // Created, moved, removed: the name may stand for another file now.
-                for path in &event.paths {
-                    self.written.remove(path);
+                // Created, moved, removed: the name may stand for another file now, a directory's for other files.
+                self.written.retain(|path, _| !event.paths.contains(path));
+                if event.kind == EventKind::Create(CreateKind::File) {
+                    // A link is there as a whole.
+                    let begun: Vec<_> = ours.into_iter().filter(|path| !path.is_symlink()).collect();
+                    self.note_written(&begun, now);
                 }
                 true
             }
         }
+    }
+
+    /// Whether the config was read from it, or from its directory as a whole.
+    fn concerns(&self, path: &Path) -> bool {
+        self.files.contains(path) || path.parent().is_some_and(|dir| self.files.contains(dir))
+    }
+
+    fn note_written(&mut self, files: &[PathBuf], now: Instant) {
+        for file in files {
+            self.written.entry(file.clone()).or_insert(now);
+        }
+    }
+
+    /// Takes other files as those that matter.
+    fn turn_to(&mut self, files: BTreeSet<PathBuf>) {
+        self.files = files;
+        let mut written = std::mem::take(&mut self.written);
+        written.retain(|path, _| self.concerns(path));
+        self.written = written;
     }
 
     /// Whether a file is half written.
@@ -77,6 +119,33 @@ fn lock(interest: &Shared) -> std::sync::MutexGuard<'_, Interest> {
     interest.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+impl Watched {
+    fn start(mask: EventKindMask, handler: impl notify::EventHandler) -> Self {
+        let watcher = RecommendedWatcher::new(handler, notify::Config::default().with_event_kinds(mask));
+        let watcher = watcher.map_err(|error| {
+            tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", POLL.as_secs());
+        });
+        Self { watcher: watcher.ok(), paths: BTreeSet::new() }
+    }
+
+    /// Watches these and no others.
+    fn follow(&mut self, paths: BTreeSet<PathBuf>) {
+        let Some(watcher) = &mut self.watcher else { return };
+        for gone in self.paths.difference(&paths) {
+            // What was removed is no longer watched anyway.
+            drop(watcher.unwatch(gone));
+        }
+        self.paths.clear();
+        for path in paths {
+            // Watched anew each time: another one may have that name by now.
+            match watcher.watch(&path, RecursiveMode::NonRecursive) {
+                Ok(()) => drop(self.paths.insert(path)),
+                Err(error) => tracing::debug!(%error, path = %path.display(), "cannot be watched"),
+            }
+        }
+    }
+}
+
 impl Watch {
     /// Begins to watch; [`Command::FilesChanged`] comes whenever a look is worth it.
     pub(super) fn start(commands: mpsc::UnboundedSender<Command>) -> Self {
@@ -85,16 +154,14 @@ impl Watch {
         // What was written between the first load and the watch has made no event.
         _ = events.send(());
         let heard = interest.clone();
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let handler = move |event: notify::Result<notify::Event>| {
             // What could not be told may have been anything.
             if event.map_or(true, |event| lock(&heard).hear(&event, clock::now())) {
                 // Closed only when the process ends.
                 _ = events.send(());
             }
-        });
-        let watcher = watcher.map_err(|error| {
-            tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", POLL.as_secs());
-        });
+        };
+        let (dirs, files) = (Watched::start(NAMES, handler.clone()), Watched::start(WRITES, handler));
         let written = interest.clone();
         task::spawn_local(async move {
             loop {
@@ -109,7 +176,7 @@ impl Watch {
                 }
             }
         });
-        Self { watcher: watcher.ok(), dirs: BTreeSet::new(), interest }
+        Self { dirs, files, interest }
     }
 
     /// Watches the directories of these files, and of what they point to, and no others.
@@ -120,26 +187,13 @@ impl Watch {
         }
         // A directory that files are included from is watched itself: what matters is what is in it.
         let itself = files.iter().filter(|file| file.is_dir()).cloned();
-        let dirs: BTreeSet<PathBuf> = files.iter().filter_map(|file| parent(file)).chain(itself).collect();
-        {
-            let mut interest = lock(&self.interest);
-            interest.written.retain(|path, _| files.contains(path));
-            interest.files = files;
-        }
-        let Some(watcher) = &mut self.watcher else { return };
-        for gone in self.dirs.difference(&dirs) {
-            // A directory that was removed is no longer watched anyway.
-            drop(watcher.unwatch(gone));
-        }
-        let mut watched = BTreeSet::new();
-        for dir in dirs {
-            // Watched anew each time: the directory of that name may be another one by now.
-            match watcher.watch(&dir, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(watched.insert(dir)),
-                Err(error) => tracing::debug!(%error, dir = %dir.display(), "cannot be watched"),
-            }
-        }
-        self.dirs = watched;
+        let dirs = files.iter().filter_map(|file| parent(file)).chain(itself).collect();
+        // By one name each, whatever links lead to it.
+        let written = files.iter().filter_map(|file| std::fs::canonicalize(file).ok()).filter(|file| file.is_file());
+        let written = written.collect();
+        lock(&self.interest).turn_to(files);
+        self.dirs.follow(dirs);
+        self.files.follow(written);
     }
 }
 
@@ -180,7 +234,9 @@ fn parent(file: &Path) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use notify::event::{CreateKind, DataChange};
+    use std::io::Write;
+
+    use notify::event::{DataChange, Flag, RenameMode};
 
     use super::*;
 
@@ -192,15 +248,40 @@ mod tests {
     fn a_file_is_half_written_from_its_first_byte_until_it_is_closed() {
         let data = EventKind::Modify(ModifyKind::Data(DataChange::Any));
         let close = EventKind::Access(AccessKind::Close(AccessMode::Write));
-        let mut interest = Interest { files: BTreeSet::from([PathBuf::from("/a/h.toml")]), ..Interest::default() };
+        let create = EventKind::Create(CreateKind::File);
+        let files = ["/a/h.toml", "/a/conf.d"].map(PathBuf::from).into();
+        let mut interest = Interest { files, ..Interest::default() };
         let now = clock::now();
         assert!(!interest.hear(&event(data, "/a/other.log"), now) && !interest.is_written(now));
         assert!(!interest.hear(&event(close, "/a/other.log"), now));
         assert!(interest.hear(&event(data, "/a/h.toml"), now) && interest.is_written(now));
         assert!(interest.is_written(now + LONGEST_WRITE / 2) && !interest.is_written(now + LONGEST_WRITE));
         assert!(interest.hear(&event(close, "/a/h.toml"), now) && !interest.is_written(now));
+        assert!(interest.hear(&event(close, "/a/h.toml"), now), "nobody may have heard that it was written");
         interest.hear(&event(data, "/a/h.toml"), now);
-        assert!(interest.hear(&event(EventKind::Create(CreateKind::File), "/a/h.toml"), now));
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::To));
+        assert!(interest.hear(&event(moved, "/a/h.toml"), now));
         assert!(!interest.is_written(now), "another file has taken its name");
+        assert!(interest.hear(&event(create, "/a/conf.d/new.toml"), now) && interest.is_written(now));
+        assert!(interest.hear(&event(close, "/a/conf.d/new.toml"), now) && !interest.is_written(now));
+        interest.hear(&event(data, "/a/h.toml"), now);
+        let lost = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
+        assert!(interest.hear(&lost, now) && !interest.is_written(now), "nobody knows whether it was closed");
+    }
+
+    #[test]
+    fn a_log_that_grows_beside_the_config_wakes_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = std::fs::File::create(folder.path().join("some.log")).unwrap();
+        let (events, heard) = std::sync::mpsc::channel();
+        let mut dirs = Watched::start(NAMES, events);
+        dirs.follow([folder.path().to_owned()].into());
+        for _ in 0..1000 {
+            log.write_all(b"a line\n").unwrap();
+        }
+        let last = folder.path().join("last");
+        std::fs::File::create(&last).unwrap();
+        let event = heard.recv().unwrap().unwrap();
+        assert_eq!(event.paths, [last], "the lines have caused none before it");
     }
 }

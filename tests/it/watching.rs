@@ -49,6 +49,27 @@ fn a_plain_overwrite_and_an_atomic_rename_go_live() {
 }
 
 #[test]
+fn a_config_beside_a_log_that_never_rests_goes_live() {
+    let origins = ["one", "two", "three"].map(Origin::named);
+    let proxy = Proxy::to(&[origins[0].address]);
+    // Two of them, so that the kernel could not join what it tells.
+    let mut logs = ["a.log", "b.log"].map(|name| fs::File::create(proxy.folder.path().join(name)).unwrap());
+    let goes_on = Arc::new(());
+    let seen = Arc::downgrade(&goes_on);
+    let writer = std::thread::spawn(move || {
+        while seen.strong_count() > 0 {
+            logs.iter_mut().for_each(|log| log.write_all(b"line\n").unwrap());
+        }
+    });
+    fs::write(&proxy.config, config(&origins[1])).unwrap();
+    eventually("the overwritten config serves", || served_by(&proxy) == "two");
+    replace(&proxy.config, &config(&origins[2]));
+    eventually("the renamed config serves", || served_by(&proxy) == "three");
+    drop(goes_on);
+    writer.join().unwrap();
+}
+
+#[test]
 fn a_config_map_that_is_swapped_goes_live_each_time() {
     let origins = ["one", "two", "three"].map(Origin::named);
     let folder = tempfile::tempdir().unwrap();
