@@ -9,10 +9,10 @@ TOUR  ?=
 ARGS  ?=
 
 CARGO_FLAGS := --profile ci --workspace --locked
-BIN := $(or $(CARGO_TARGET_DIR),target)/ci
-RELEASE := $(or $(CARGO_TARGET_DIR),target)/release
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+BIN := $(TARGET)/ci
 
-.PHONY: help demo test build fmt lint cost faults faults-quick bench bench-quick bench-pure bench-tools steady clean tools
+.PHONY: help demo test build release fmt lint cost faults faults-quick bench bench-quick bench-pure bench-tools steady clean tools
 
 help:
 	@echo 'make demo         build, start databases, app servers and headgate, serve until Ctrl-C'
@@ -25,9 +25,10 @@ help:
 	@echo 'make faults       servers killed, silent, flapping; full disks, reloads, restarts under load: what must hold'
 	@echo 'make faults-quick the same, shortened, in 5 minutes'
 	@echo '     ARGS=...     more options, such as ARGS="--only F01,F02 --json FILE" (ARGS=--help lists them, --list the faults)'
+	@echo 'make release      the headgate to run in earnest, guided by a profile: $(TARGET)/pgo/headgate; 10 minutes'
 	@echo 'make bench        headgate beside nginx, HAProxy and a plain relay: CPU time, latency, memory; 30 minutes'
 	@echo 'make bench-quick  its headline rows, in 3 minutes'
-	@echo '     HEADGATE=... the program to measure, instead of a release build'
+	@echo '     HEADGATE=... the program to measure, instead of that of `make release`'
 	@echo '     ARGS=...     more options, such as ARGS="--rows h1,tls --rounds 3" (ARGS=--help lists them)'
 	@echo 'make bench-pure   times of the pure parts: decide, pick, header rewriting, the cache key'
 	@echo 'make steady       20 reloads, 20 broken ones and a kill -9 under load, with 0 failures; needs wrk'
@@ -51,12 +52,13 @@ test: tools
 build: tools
 	cargo build $(CARGO_FLAGS)
 
-# The instructions are those of the program that ships; the bench round it counts allocations, which no optimization
-# changes, and so is built as the tests are. Without valgrind the instructions are not counted, and that is said.
+# The instructions are those of an ordinary release build, which no profile changes from one time to the next; the bench
+# round it counts allocations, which no optimization changes, and so is built as the tests are. Without valgrind the
+# instructions are not counted, and that is said.
 cost: tools
 	@command -v valgrind >/dev/null || .ci/install valgrind || true
 	cargo build --release --locked
-	@HEADGATE="$(or $(CARGO_TARGET_DIR),target)/release/headgate" cargo bench $(CARGO_FLAGS) --bench cost
+	@HEADGATE="$(TARGET)/release/headgate" cargo bench $(CARGO_FLAGS) --bench cost
 
 # The program that the tests run, with debug assertions: one of the faults is a panic, which a release build cannot be asked for.
 faults: build
@@ -65,13 +67,17 @@ faults: build
 faults-quick: build
 	HEADGATE="$(or $(HEADGATE),$(BIN)/headgate)" "$(BIN)/faults" --quick $(ARGS)
 
-bench: bench-tools
-	cargo build --release --locked $(if $(HEADGATE),,-p headgate) -p compare
-	HEADGATE="$(or $(HEADGATE),$(RELEASE)/headgate)" "$(RELEASE)/compare" $(ARGS)
+release: tools
+	.ci/release "$(TARGET)"
 
-bench-quick: bench-tools
-	cargo build --release --locked $(if $(HEADGATE),,-p headgate) -p compare
-	HEADGATE="$(or $(HEADGATE),$(RELEASE)/headgate)" "$(RELEASE)/compare" --quick $(ARGS)
+# What is measured is what ships, unless HEADGATE names another one.
+bench: bench-tools $(if $(HEADGATE),,release)
+	cargo build --release --locked -p compare
+	HEADGATE="$(or $(HEADGATE),$(TARGET)/pgo/headgate)" "$(TARGET)/release/compare" $(ARGS)
+
+bench-quick: bench-tools $(if $(HEADGATE),,release)
+	cargo build --release --locked -p compare
+	HEADGATE="$(or $(HEADGATE),$(TARGET)/pgo/headgate)" "$(TARGET)/release/compare" --quick $(ARGS)
 
 bench-pure: tools
 	cargo bench --locked --bench pure

@@ -26,10 +26,9 @@ use crate::server::watch::{Expired, Watch};
 /// How long a connection's end may take.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What hyper reads at once, at most, and below which what waits of a response has it fetch the next piece. As long as a
-/// piece: a slow reader holds the one that it is at and the next, 125 to 180 KiB where 256 are allowed (F46); a piece a little
-/// shorter would have it hold a third.
-const BUFFER: usize = 64 * 1024;
+/// What hyper reads of a request at once, at most, and below which what waits of a response has it fetch the next piece:
+/// were it a piece's length, a slow reader would hold three (F46).
+const BUFFER: usize = 32 * 1024;
 
 /// Serves a connection to its end.
 pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: Rc<ConnectionInfo>, watch: Rc<Watch>) {

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use crate::options::Comparison;
 use crate::ports::Ports;
 use crate::probe;
-use crate::process::Process;
+use crate::process::{Process, find};
 use crate::proxies::Setting;
 
 /// The proxy's core, and the one of origin and load.
@@ -26,6 +26,18 @@ const DESCRIPTORS: u64 = 65_536;
 /// Of the work directory's name; our process id follows.
 const PREFIX: &str = "compare-";
 const READY_TRIES: usize = 200;
+const READY_EVERY: Duration = Duration::from_millis(25);
+
+/// What a proxy alone stands on.
+#[derive(Debug)]
+pub struct Ground {
+    /// What starts a proxy.
+    pub setting: Setting,
+    /// The origin, which answers when it is here.
+    pub origin: Process,
+    // Held until the end: first the process that uses the directory ends, then it goes.
+    directory: TempDir,
+}
 
 /// All of it.
 #[derive(Debug)]
@@ -53,32 +65,19 @@ impl Lab {
         let cores = std::thread::available_parallelism()?.get();
         ensure!(cores >= 2, "two cores are needed: one for the proxy, one for the load");
         raise_descriptors()?;
-        let own = std::env::current_exe().context("where is this program?")?;
+        // Now, and not when it is its turn.
+        ["nginx", "haproxy"].into_iter().try_for_each(|peer| find(peer).map(drop))?;
         let headgate = match &options.headgate {
             Some(path) => path.clone(),
             None => build_headgate().await?,
         };
-        let headgate = fs::canonicalize(&headgate).with_context(|| format!("no headgate at {}", headgate.display()))?;
-        let beside = own.parent().context("this program is in no directory")?;
-        clear_left_over(beside);
-        let prefix = format!("{PREFIX}{}-", std::process::id());
-        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(beside)?;
-        let place = directory.path().to_owned();
-        make_certificate(&headgate, &place).await?;
-
-        let ports = Ports::find()?;
-        let loopback = |port: u16| SocketAddr::from(([127, 0, 0, 1], port)).to_string();
-        let arguments = ["origin".to_owned(), loopback(ports.origin)];
-        let mut origin = Process::start("origin", &own, arguments, &[LOAD_CORE], &place)?;
-        let arguments = ["stand-in".to_owned(), loopback(ports.stand_in), place.display().to_string()];
-        let mut stand_in = Process::start("stand-in", &own, arguments, &[PROXY_CORE], &place)?;
-        let setting =
-            Setting { directory: place, ports, headgate, nginx: find("nginx")?, haproxy: find("haproxy")?, own };
+        let Ground { setting, origin, directory } = Ground::prepare(&headgate).await?;
+        let place = &setting.directory;
+        let arguments = ["stand-in".to_owned(), loopback(setting.ports.stand_in), place.display().to_string()];
+        let mut stand_in = Process::start("stand-in", &setting.own, arguments, &[PROXY_CORE], place)?;
         for _ in 0..READY_TRIES {
-            origin.check_runs()?;
             stand_in.check_runs()?;
-            let answers = probe::get(SocketAddr::from(([127, 0, 0, 1], ports.origin)), "/1k").await;
-            if answers.is_ok() && probe::listens(ports.stand_in).await {
+            if probe::listens(setting.ports.stand_in).await {
                 let ticks = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok());
                 return Ok(Self {
                     wrk: find("wrk")?,
@@ -90,15 +89,48 @@ impl Lab {
                     _directory: directory,
                 });
             }
-            tokio::time::sleep(Duration::from_millis(25)).await;
+            tokio::time::sleep(READY_EVERY).await;
         }
-        bail!("the origin does not answer: {}", origin.log_tail())
+        bail!("the stand-in does not answer: {}", stand_in.log_tail())
     }
 
     /// Where the origin listens.
     pub fn origin_address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.setting.ports.origin))
     }
+}
+
+// === impl Ground ===
+
+impl Ground {
+    /// Makes a work directory with a certificate, and starts the origin.
+    pub async fn prepare(headgate: &Path) -> Result<Self> {
+        let own = std::env::current_exe().context("where is this program?")?;
+        let headgate = fs::canonicalize(headgate).with_context(|| format!("no headgate at {}", headgate.display()))?;
+        let beside = own.parent().context("this program is in no directory")?;
+        clear_left_over(beside);
+        let prefix = format!("{PREFIX}{}-", std::process::id());
+        let directory = tempfile::Builder::new().prefix(&prefix).tempdir_in(beside)?;
+        let place = directory.path().to_owned();
+        make_certificate(&headgate, &place).await?;
+
+        let ports = Ports::find()?;
+        let arguments = ["origin".to_owned(), loopback(ports.origin)];
+        let mut origin = Process::start("origin", &own, arguments, &[LOAD_CORE], &place)?;
+        let setting = Setting { directory: place, ports, headgate, own };
+        for _ in 0..READY_TRIES {
+            origin.check_runs()?;
+            if probe::get(SocketAddr::from(([127, 0, 0, 1], ports.origin)), "/1k").await.is_ok() {
+                return Ok(Self { setting, origin, directory });
+            }
+            tokio::time::sleep(READY_EVERY).await;
+        }
+        bail!("the origin does not answer: {}", origin.log_tail())
+    }
+}
+
+fn loopback(port: u16) -> String {
+    SocketAddr::from(([127, 0, 0, 1], port)).to_string()
 }
 
 /// Removes the work directories of runs that were killed.
@@ -138,12 +170,4 @@ async fn make_certificate(headgate: &Path, directory: &Path) -> Result<()> {
     let parts = ["localhost.pem", "localhost.key"].map(|name| fs::read(directory.join(name)));
     let [certificate, key] = parts;
     fs::write(directory.join("haproxy.pem"), [certificate?, key?].concat()).context("cannot write a certificate")
-}
-
-/// Where a program is; Debian puts servers where a person's PATH may not lead.
-fn find(name: &str) -> Result<PathBuf> {
-    let path = std::env::var("PATH").unwrap_or_default();
-    let mut places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin", "/sbin"]);
-    let found = places.find_map(|place| Some(Path::new(place).join(name)).filter(|path| path.is_file()));
-    found.with_context(|| format!("{name} is missing; on Debian: apt-get install nginx haproxy wrk nghttp2-client"))
 }

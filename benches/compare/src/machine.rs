@@ -3,10 +3,12 @@
 use std::fs;
 use std::path::Path;
 
+use anyhow::Result;
 use serde::Serialize;
 use tokio::process::Command;
 
 use crate::lab::Lab;
+use crate::process::find;
 
 /// The machine and the programs.
 #[derive(Debug, Clone, Serialize)]
@@ -25,26 +27,26 @@ pub struct Machine {
 
 impl Machine {
     /// Looks and asks.
-    pub async fn look(lab: &Lab) -> Self {
+    pub async fn look(lab: &Lab) -> Result<Self> {
         let processors = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let kernel = ["ostype", "osrelease"]
             .map(|name| fs::read_to_string(format!("/proc/sys/kernel/{name}")).unwrap_or_default().trim().to_owned());
         let mut programs = Vec::new();
         for (program, argument, word) in [
-            (lab.setting.headgate.as_path(), "--version", "headgate"),
-            (&lab.setting.nginx, "-v", "nginx"),
-            (&lab.setting.haproxy, "-v", "HAProxy"),
+            (&lab.setting.headgate, "--version", "headgate"),
+            (&find("nginx")?, "-v", "nginx"),
+            (&find("haproxy")?, "-v", "HAProxy"),
             (&lab.wrk, "-v", "wrk"),
             (&lab.h2load, "--version", "h2load"),
         ] {
             programs.push(version(program, argument, word).await);
         }
-        Self {
+        Ok(Self {
             processor: model(&processors).unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             kernel: kernel.join(" "),
             programs,
-        }
+        })
     }
 }
 

@@ -9,6 +9,7 @@
 //!   children, pinned and ended; [`ports`].
 //! - [`accounting`]: time on a core and memory from `/proc`; [`statistics`], [`histogram`], [`judgement`]: what figures come to.
 //! - [`origin`], [`relay`], [`stand_in`], [`load`] over [`http1`] and [`websocket`]: the other ends.
+//! - [`train`]: work for an instrumented headgate, of which its build learns.
 //! - [`report`]: the terminal, JSON, Markdown and SVG; [`machine`]: what it was measured on.
 //!
 //! It listens on loopback only, ends every process it started, and writes nothing outside a directory of its own but
@@ -46,6 +47,7 @@ mod run;
 mod stand_in;
 mod statistics;
 mod template;
+mod train;
 mod websocket;
 
 fn main() -> ExitCode {
@@ -67,6 +69,7 @@ fn start(options: &Options) -> Result<ExitCode> {
             Some(Part::Origin { listen }) => origin::serve(*listen).await?,
             Some(Part::Relay { listen, target }) => relay::serve(*listen, *target).await?,
             Some(Part::StandIn { listen, directory }) => stand_in::serve(*listen, directory).await?,
+            Some(Part::Train { headgate }) => train::train(headgate).await?,
             Some(Part::Load { plan }) => load::child::run(plan).await?,
         }
         Ok(ExitCode::SUCCESS)

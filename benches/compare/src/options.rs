@@ -1,4 +1,5 @@
-//! The command line. `origin`, `relay`, `stand-in` and `load` are what the program starts itself as.
+//! The command line. `train` is for builds; `origin`, `relay`, `stand-in` and `load` are what the program
+//! starts itself as.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -52,6 +53,8 @@ pub enum Part {
     Relay { listen: SocketAddr, target: SocketAddr },
     /// End TLS and answer at once, with localhost.pem and localhost.key of a directory.
     StandIn { listen: SocketAddr, directory: PathBuf },
+    /// Give an instrumented headgate something to do, for a build that is guided by its profile (.ci/release).
+    Train { headgate: PathBuf },
     /// Be one of the program's own load generators.
     #[command(hide = true)]
     Load { plan: String },

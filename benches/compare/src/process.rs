@@ -99,3 +99,11 @@ pub fn spawn(command: &mut Command, cores: &[usize]) -> Result<Child> {
     place(command, cores, Signal::SIGTERM)?;
     Ok(command.process_group(0).kill_on_drop(true).spawn()?)
 }
+
+/// Where a program is; Debian puts servers where a person's PATH may not lead.
+pub fn find(name: &str) -> Result<PathBuf> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut places = path.split(':').chain(["/usr/sbin", "/usr/local/sbin", "/sbin"]);
+    let found = places.find_map(|place| Some(Path::new(place).join(name)).filter(|path| path.is_file()));
+    found.with_context(|| format!("{name} is missing; on Debian: apt-get install nginx haproxy wrk nghttp2-client"))
+}

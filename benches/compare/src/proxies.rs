@@ -2,7 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -11,7 +11,7 @@ use nix::unistd::{Uid, User};
 
 use crate::ports::Ports;
 use crate::probe;
-use crate::process::Process;
+use crate::process::{Process, find};
 use crate::template::fill;
 
 const NGINX: &str = include_str!("../peers/nginx.conf");
@@ -41,13 +41,9 @@ pub struct Setting {
     pub directory: PathBuf,
     /// Who listens where.
     pub ports: Ports,
-    /// The programs: headgate, nginx, HAProxy, this one.
+    /// The program headgate.
     pub headgate: PathBuf,
-    /// Likewise.
-    pub nginx: PathBuf,
-    /// Likewise.
-    pub haproxy: PathBuf,
-    /// Likewise.
+    /// This one.
     pub own: PathBuf,
 }
 
@@ -83,7 +79,7 @@ impl Setting {
     pub async fn start(&self, kind: Kind, workers: usize) -> Result<Proxy> {
         let cores: Vec<usize> = (0..workers).collect();
         let (program, arguments, ports) = self.command(kind, workers)?;
-        let process = Process::start(kind.name(), program, arguments, &cores, &self.directory)?;
+        let process = Process::start(kind.name(), &program, arguments, &cores, &self.directory)?;
         let log = self.directory.join(format!("{}.log", kind.name()));
         let access_log = matches!(kind, Kind::Headgate | Kind::Nginx).then_some(log);
         let mut proxy = Proxy { kind, process, ports, access_log };
@@ -97,25 +93,25 @@ impl Setting {
         bail!("{} does not answer: {}", kind.name(), proxy.process.log_tail())
     }
 
-    fn command(&self, kind: Kind, workers: usize) -> Result<(&Path, Vec<String>, [u16; 2])> {
+    fn command(&self, kind: Kind, workers: usize) -> Result<(PathBuf, Vec<String>, [u16; 2])> {
         let ports = &self.ports;
         Ok(match kind {
             Kind::Headgate => {
                 let config = self.write("headgate.toml", HEADGATE, ports.headgate, workers)?;
-                (&self.headgate, vec!["run".into(), "--config".into(), config], ports.headgate)
+                (self.headgate.clone(), vec!["run".into(), "--config".into(), config], ports.headgate)
             }
             Kind::Nginx => {
                 let config = self.write("nginx.conf", NGINX, ports.nginx, workers)?;
                 let prefix = self.directory.display().to_string();
-                (&self.nginx, vec!["-c".into(), config, "-p".into(), prefix], ports.nginx)
+                (find("nginx")?, vec!["-c".into(), config, "-p".into(), prefix], ports.nginx)
             }
             Kind::Haproxy => {
                 let config = self.write("haproxy.cfg", HAPROXY, ports.haproxy, workers)?;
-                (&self.haproxy, vec!["-db".into(), "-f".into(), config], ports.haproxy)
+                (find("haproxy")?, vec!["-db".into(), "-f".into(), config], ports.haproxy)
             }
             Kind::Relay => {
                 let [listen, target] = [ports.relay, ports.origin].map(|port| format!("127.0.0.1:{port}"));
-                (&self.own, vec!["relay".into(), listen, target], [ports.relay; 2])
+                (self.own.clone(), vec!["relay".into(), listen, target], [ports.relay; 2])
             }
         })
     }

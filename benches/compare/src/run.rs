@@ -52,7 +52,7 @@ async fn compare(options: &Comparison) -> Result<ExitCode> {
     let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
     ensure!(rounds > 0 && options.seconds > 0, "rounds and seconds are at least 1");
     let lab = Lab::prepare(options).await?;
-    let machine = Machine::look(&lab).await;
+    let machine = Machine::look(&lab).await?;
     println!("{}; {}", machine.programs.join("; "), machine.processor);
     let minutes = rows.iter().map(|row| estimate(row, rounds, options.seconds)).sum::<f64>() / 60.0;
     println!("{} rows, {rounds} rounds of {} s: about {minutes:.0} minutes", rows.len(), options.seconds);

@@ -61,8 +61,13 @@ impl ServerCertVerifier for Blind {
     }
 }
 
-/// A client's settings with a session store of its own, or none.
+/// A client's settings for HTTP/1.1, with a session store of its own or none.
 pub fn config(version: Version, resumes: bool) -> Result<Arc<ClientConfig>, Error> {
+    config_for(b"http/1.1", version, resumes)
+}
+
+/// The same for another protocol, by its name in ALPN (RFC 7301).
+pub fn config_for(protocol: &[u8], version: Version, resumes: bool) -> Result<Arc<ClientConfig>, Error> {
     let mut provider = aws_lc_rs::default_provider();
     // P-256 is only named: in TLS 1.2 the curve of the certificate has to be among the client's (RFC 8422, 5.1.1).
     provider.kx_groups = vec![aws_lc_rs::kx_group::X25519, aws_lc_rs::kx_group::SECP256R1];
@@ -77,7 +82,7 @@ pub fn config(version: Version, resumes: bool) -> Result<Arc<ClientConfig>, Erro
         .with_custom_certificate_verifier(Arc::new(Blind(provider)))
         .with_no_client_auth();
     config.resumption = if resumes { Resumption::in_memory_sessions(8) } else { Resumption::disabled() };
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 
