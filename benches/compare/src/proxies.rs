@@ -177,8 +177,6 @@ mod tests {
             directory: directory.path().to_owned(),
             ports: Ports::find().unwrap(),
             headgate: PathBuf::new(),
-            nginx: PathBuf::new(),
-            haproxy: PathBuf::new(),
             own: PathBuf::new(),
         };
         for (name, template) in [("nginx.conf", NGINX), ("haproxy.cfg", HAPROXY), ("headgate.toml", HEADGATE)] {

@@ -165,7 +165,11 @@ impl Ask {
 
     async fn over_http2(self, mut send: h2::client::SendRequest<Bytes>) -> Result<()> {
         let uri = format!("https://localhost{}", self.path);
-        let request = http::Request::builder().method(self.method()).uri(uri).body(())?;
+        let mut request = http::Request::builder().method(self.method()).uri(uri);
+        if self.sent > 0 {
+            request = request.header("content-length", self.sent);
+        }
+        let request = request.body(())?;
         let (response, mut body) = send.send_request(request, self.sent == 0)?;
         if self.sent > 0 {
             body.send_data(Bytes::from(vec![b'x'; self.sent]), true)?;
