@@ -116,7 +116,9 @@ impl Ground {
 
         let ports = Ports::find()?;
         let arguments = ["origin".to_owned(), loopback(ports.origin)];
-        let mut origin = Process::start("origin", &own, arguments, &[LOAD_CORE], &place)?;
+        // With one core nothing can be compared, but headgate can be served on.
+        let core = LOAD_CORE.min(std::thread::available_parallelism()?.get() - 1);
+        let mut origin = Process::start("origin", &own, arguments, &[core], &place)?;
         let setting = Setting { directory: place, ports, headgate, own };
         for _ in 0..READY_TRIES {
             origin.check_runs()?;
