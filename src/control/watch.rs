@@ -4,6 +4,7 @@
 //! written is heard of the files alone: somebody's log in the same directory may grow by 100,000 lines a second.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,8 +45,11 @@ pub(super) struct Watch {
 /// What one watcher watches.
 struct Watched {
     watcher: Option<RecommendedWatcher>,
-    paths: BTreeSet<PathBuf>,
+    paths: BTreeMap<PathBuf, Identity>,
 }
+
+/// What a name stands for: device and inode. None where it stands for nothing.
+type Identity = Option<(u64, u64)>;
 
 type Shared = Arc<Mutex<Interest>>;
 
@@ -81,8 +85,7 @@ impl Interest {
                 // Created, moved, removed: the name may stand for another file now, a directory's for other files.
                 self.written.retain(|path, _| !event.paths.contains(path));
                 if event.kind == EventKind::Create(CreateKind::File) {
-                    // A link is there as a whole.
-                    let begun: Vec<_> = ours.into_iter().filter(|path| !path.is_symlink()).collect();
+                    let begun: Vec<_> = ours.into_iter().filter(|path| may_be_begun(path)).collect();
                     self.note_written(&begun, now);
                 }
                 true
@@ -115,6 +118,17 @@ impl Interest {
     }
 }
 
+fn identity(path: &Path) -> Identity {
+    std::fs::metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// Whether a name that has just come may be that of a file which somebody has begun to write: a link is there as a whole,
+/// and what an editor hides is none of ours.
+fn may_be_begun(path: &Path) -> bool {
+    let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+    !hidden && std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_file() && metadata.nlink() == 1)
+}
+
 fn lock(interest: &Shared) -> std::sync::MutexGuard<'_, Interest> {
     interest.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -125,21 +139,24 @@ impl Watched {
         let watcher = watcher.map_err(|error| {
             tracing::warn!(%error, "files cannot be watched; they are looked at every {} s", POLL.as_secs());
         });
-        Self { watcher: watcher.ok(), paths: BTreeSet::new() }
+        Self { watcher: watcher.ok(), paths: BTreeMap::new() }
     }
 
     /// Watches these and no others.
     fn follow(&mut self, paths: BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else { return };
-        for gone in self.paths.difference(&paths) {
-            // What was removed is no longer watched anyway.
-            drop(watcher.unwatch(gone));
+        let paths: BTreeMap<_, _> = paths.into_iter().map(|path| (path.clone(), identity(&path))).collect();
+        for (path, was) in &self.paths {
+            // notify stays with what had the name when it was asked to watch.
+            if paths.get(path) != Some(was) {
+                // What was removed is no longer watched anyway.
+                drop(watcher.unwatch(path));
+            }
         }
         self.paths.clear();
-        for path in paths {
-            // Watched anew each time: another one may have that name by now.
+        for (path, is) in paths {
             match watcher.watch(&path, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(self.paths.insert(path)),
+                Ok(()) => drop(self.paths.insert(path, is)),
                 Err(error) => tracing::debug!(%error, path = %path.display(), "cannot be watched"),
             }
         }
@@ -207,8 +224,9 @@ async fn settle(changed: &mut mpsc::UnboundedReceiver<()>, interest: &Shared) {
             Err(_) => true,
         };
         let now = clock::now();
-        // The bound is in `is_written` itself.
-        if !lock(interest).is_written(now) && (is_quiet || now - began >= LONGEST_DEBOUNCE) {
+        let waited = now - began;
+        let is_written = lock(interest).is_written(now) && waited < LONGEST_WRITE;
+        if !is_written && (is_quiet || waited >= LONGEST_DEBOUNCE) {
             return;
         }
     }
@@ -262,8 +280,19 @@ mod tests {
         let moved = EventKind::Modify(ModifyKind::Name(RenameMode::To));
         assert!(interest.hear(&event(moved, "/a/h.toml"), now));
         assert!(!interest.is_written(now), "another file has taken its name");
-        assert!(interest.hear(&event(create, "/a/conf.d/new.toml"), now) && interest.is_written(now));
-        assert!(interest.hear(&event(close, "/a/conf.d/new.toml"), now) && !interest.is_written(now));
+        let folder = tempfile::tempdir().unwrap();
+        interest.files.insert(folder.path().to_owned());
+        let new = |name: &str| folder.path().join(name).display().to_string();
+        for (name, begun) in [("new.toml", true), (".new.toml.swp", false), ("not-there-any-more", false)] {
+            if name != "not-there-any-more" {
+                std::fs::write(new(name), "").unwrap();
+            }
+            assert!(interest.hear(&event(create, &new(name)), now));
+            assert_eq!(interest.is_written(now), begun, "{name}");
+            assert!(interest.hear(&event(close, &new(name)), now) && !interest.is_written(now));
+        }
+        std::fs::hard_link(new("new.toml"), new("link.toml")).unwrap();
+        assert!(interest.hear(&event(create, &new("link.toml")), now) && !interest.is_written(now));
         interest.hear(&event(data, "/a/h.toml"), now);
         let lost = notify::Event::new(EventKind::Other).set_flag(Flag::Rescan);
         assert!(interest.hear(&lost, now) && !interest.is_written(now), "nobody knows whether it was closed");

@@ -70,6 +70,38 @@ fn a_config_beside_a_log_that_never_rests_goes_live() {
 }
 
 #[test]
+fn a_watch_goes_with_the_name_and_not_with_what_had_it() {
+    let origins = ["one", "two", "three", "four"].map(Origin::named);
+    let folder = tempfile::tempdir().unwrap();
+    let (dir, path) = (folder.path().join("conf"), folder.path().join("conf/headgate.toml"));
+    let fill = |dir: &Path, origin: &Origin| {
+        fs::create_dir(dir).unwrap();
+        fs::write(dir.join("headgate.toml"), config(origin)).unwrap();
+    };
+    fill(&dir, &origins[0]);
+    let proxy = Proxy::run(path.clone(), tempfile::tempdir().unwrap());
+    // The directory as a whole.
+    fill(&folder.path().join("new"), &origins[1]);
+    fs::rename(&dir, folder.path().join("old")).unwrap();
+    fs::rename(folder.path().join("new"), &dir).unwrap();
+    eventually("the new directory's config serves", || served_by(&proxy) == "two");
+    // The file, where the old one stays under another name.
+    fs::rename(&path, dir.join("headgate.toml.bak")).unwrap();
+    fs::write(&path, config(&origins[2])).unwrap();
+    eventually("the new file serves", || served_by(&proxy) == "three");
+    // Half of the next one is not taken, whatever else happens in the directory.
+    let whole = config(&origins[3]);
+    let mut file = fs::File::create(&path).unwrap();
+    file.write_all(&whole.as_bytes()[..whole.len() - 12]).unwrap();
+    fs::File::create(dir.join("another")).unwrap();
+    for_a_second(|| assert_eq!(served_by(&proxy), "three"));
+    file.write_all(&whole.as_bytes()[whole.len() - 12..]).unwrap();
+    drop(file);
+    eventually("the whole file serves", || served_by(&proxy) == "four");
+    assert!(proxy.receipts().iter().all(|receipt| receipt.ok), "{:?}", proxy.receipts());
+}
+
+#[test]
 fn a_config_map_that_is_swapped_goes_live_each_time() {
     let origins = ["one", "two", "three"].map(Origin::named);
     let folder = tempfile::tempdir().unwrap();

@@ -64,7 +64,6 @@ impl Lab {
     pub async fn prepare(options: &Comparison) -> Result<Self> {
         let cores = std::thread::available_parallelism()?.get();
         ensure!(cores >= 2, "two cores are needed: one for the proxy, one for the load");
-        raise_descriptors()?;
         // Now, and not when it is its turn.
         ["nginx", "haproxy"].into_iter().try_for_each(|peer| find(peer).map(drop))?;
         let headgate = match &options.headgate {
@@ -105,6 +104,7 @@ impl Lab {
 impl Ground {
     /// Makes a work directory with a certificate, and starts the origin.
     pub async fn prepare(headgate: &Path) -> Result<Self> {
+        raise_descriptors()?;
         let own = std::env::current_exe().context("where is this program?")?;
         let headgate = fs::canonicalize(headgate).with_context(|| format!("no headgate at {}", headgate.display()))?;
         let beside = own.parent().context("this program is in no directory")?;

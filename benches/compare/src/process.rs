@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
@@ -15,6 +15,8 @@ use crate::child_guard::place;
 
 /// From SIGTERM to SIGKILL.
 const GRACE: Duration = Duration::from_secs(3);
+/// For one that has something to write at its end.
+const PATIENCE: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(5);
 const LOG_TAIL_LINES: usize = 8;
 
@@ -58,6 +60,18 @@ impl Process {
             None => Ok(()),
             Some(status) => Err(anyhow!("{} ended ({status}): {}", self.name, self.log_tail())),
         }
+    }
+
+    /// Ends it by SIGTERM.
+    ///
+    /// # Errors
+    /// Where it does not end by itself, or ends with another status than 0.
+    pub async fn end(mut self) -> Result<()> {
+        kill(self.pid, Signal::SIGTERM).with_context(|| format!("{} has ended: {}", self.name, self.log_tail()))?;
+        let ended = tokio::time::timeout(PATIENCE, self.child.wait()).await;
+        let status = ended.with_context(|| format!("{} does not end", self.name))??;
+        ensure!(status.success(), "{} ended ({status}): {}", self.name, self.log_tail());
+        Ok(())
     }
 
     /// The last lines that it wrote.

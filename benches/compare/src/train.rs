@@ -82,7 +82,8 @@ pub async fn train(headgate: &Path) -> Result<()> {
         (0..TUNNELS).for_each(|_| drop(open.spawn(tunnels::check(proxy.address(false)))));
         finish(open).await?;
     }
-    Ok(())
+    // At its end it writes what it has counted.
+    proxy.process.end().await
 }
 
 /// `each` requests of each client, `on_each` on one connection.

@@ -16,8 +16,8 @@ same of load and origin. *Load alone* is what the generator does against the ori
 that ends TLS and answers at once. The ratio is headgate's median over that of the better of nginx and HAProxy. \
 Before a row is measured each proxy has to answer one request of its kind rightly; a row with any error is refused.
 
-headgate is the build of `make release`, guided by a profile of requests of the same kinds (`src/train.rs`); nginx and \
-HAProxy are the distribution's builds. headgate writes a JSON access log to a file, serves metrics, checks its endpoints, \
+headgate, where its version tells so, is the build of `make release`, guided by a profile of requests of the same kinds \
+(`src/train.rs`); nginx and HAProxy are the distribution's builds. headgate writes a JSON access log to a file, serves metrics, checks its endpoints, \
 sets the forwarding headers and splits reads from writes. nginx and HAProxy do the same, but for HAProxy's log (it has \
 none that is buffered to a file) and metrics of theirs; their config files are in `peers/`. Reading a figure: HAProxy's \
 lead in a row without its log is smaller than it looks.
