@@ -12,16 +12,19 @@ use crate::kit::{Client, Origin, Proxy, answer_to, await_parked, eventually, gat
 
 const METRICS: &str = "[metrics]\naddress = \"127.0.0.1:0\"\n";
 
-/// One route to one pool, and a drain that lasts at most so long.
+/// One route to one pool, in a process with these keys.
+fn process(origin: SocketAddr, keys: &str) -> Proxy {
+    Proxy::start(&format!("[process]\n{keys}\n{METRICS}{}", Proxy::simple(&[origin], "")))
+}
+
+/// A drain lasts at most so long.
 fn proxy(origin: SocketAddr, timeout: &str) -> Proxy {
-    let process = format!("[process]\ndrain = {{ timeout = \"{timeout}\" }}\n{METRICS}");
-    Proxy::start(&format!("{process}{}", Proxy::simple(&[origin], "")))
+    process(origin, &format!("drain.timeout = \"{timeout}\""))
 }
 
 /// Likewise, with one worker: what one connection shows of the drain holds for all.
 fn one_worker(origin: SocketAddr, timeout: &str) -> Proxy {
-    let process = format!("[process]\nworkers = 1\ndrain = {{ timeout = \"{timeout}\" }}\n{METRICS}");
-    Proxy::start(&format!("{process}{}", Proxy::simple(&[origin], "")))
+    process(origin, &format!("workers = 1\ndrain.timeout = \"{timeout}\""))
 }
 
 fn is_draining(proxy: &Proxy) -> bool {
@@ -43,8 +46,7 @@ fn skip_head(stream: &mut TcpStream) {
 fn a_drain_shows_in_readyz_within_100_ms() {
     let origin = Origin::named("app");
     // A delay, so that nothing but the readiness changes yet.
-    let process = format!("[process]\ndrain = {{ delay = \"3s\", timeout = \"5s\" }}\n{METRICS}");
-    let proxy = Proxy::start(&format!("{process}{}", Proxy::simple(&[origin.address], "")));
+    let proxy = process(origin.address, "drain = { delay = \"3s\", timeout = \"5s\" }");
     assert_eq!(answer_to(proxy.metrics_address(), "GET", "/readyz").status, 200);
     let began = clock::now();
     proxy.drain();

@@ -3,9 +3,8 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::unistd::{SysconfVar, sysconf};
 use tempfile::TempDir;
@@ -25,8 +24,6 @@ pub const LOAD_CORE: usize = 1;
 const DESCRIPTORS: u64 = 65_536;
 /// Of the work directory's name; our process id follows.
 const PREFIX: &str = "compare-";
-const READY_TRIES: usize = 200;
-const READY_EVERY: Duration = Duration::from_millis(25);
 
 /// What a proxy alone stands on.
 #[derive(Debug)]
@@ -72,30 +69,25 @@ impl Lab {
         };
         let Ground { setting, origin, directory } = Ground::prepare(&headgate).await?;
         let place = &setting.directory;
-        let arguments = ["stand-in".to_owned(), loopback(setting.ports.stand_in), place.display().to_string()];
+        let arguments =
+            ["stand-in".to_owned(), loopback(setting.ports.stand_in).to_string(), place.display().to_string()];
         let mut stand_in = Process::start("stand-in", &setting.own, arguments, &[PROXY_CORE], place)?;
-        for _ in 0..READY_TRIES {
-            stand_in.check_runs()?;
-            if probe::listens(setting.ports.stand_in).await {
-                let ticks = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok());
-                return Ok(Self {
-                    wrk: find("wrk")?,
-                    h2load: find("h2load")?,
-                    setting,
-                    origin,
-                    ticks_per_second: ticks.unwrap_or(100),
-                    _stand_in: stand_in,
-                    _directory: directory,
-                });
-            }
-            tokio::time::sleep(READY_EVERY).await;
-        }
-        bail!("the stand-in does not answer: {}", stand_in.log_tail())
+        stand_in.await_ready(async || probe::listens(setting.ports.stand_in).await).await?;
+        let ticks = sysconf(SysconfVar::CLK_TCK)?.and_then(|ticks| u64::try_from(ticks).ok());
+        Ok(Self {
+            wrk: find("wrk")?,
+            h2load: find("h2load")?,
+            setting,
+            origin,
+            ticks_per_second: ticks.unwrap_or(100),
+            _stand_in: stand_in,
+            _directory: directory,
+        })
     }
 
     /// Where the origin listens.
     pub fn origin_address(&self) -> SocketAddr {
-        SocketAddr::from(([127, 0, 0, 1], self.setting.ports.origin))
+        loopback(self.setting.ports.origin)
     }
 }
 
@@ -115,24 +107,18 @@ impl Ground {
         make_certificate(&headgate, &place).await?;
 
         let ports = Ports::find()?;
-        let arguments = ["origin".to_owned(), loopback(ports.origin)];
+        let arguments = ["origin".to_owned(), loopback(ports.origin).to_string()];
         // With one core nothing can be compared, but headgate can be served on.
         let core = LOAD_CORE.min(std::thread::available_parallelism()?.get() - 1);
         let mut origin = Process::start("origin", &own, arguments, &[core], &place)?;
         let setting = Setting { directory: place, ports, headgate, own };
-        for _ in 0..READY_TRIES {
-            origin.check_runs()?;
-            if probe::get(SocketAddr::from(([127, 0, 0, 1], ports.origin)), "/1k").await.is_ok() {
-                return Ok(Self { setting, origin, directory });
-            }
-            tokio::time::sleep(READY_EVERY).await;
-        }
-        bail!("the origin does not answer: {}", origin.log_tail())
+        origin.await_ready(async || probe::get(loopback(ports.origin), "/1k").await.is_ok()).await?;
+        Ok(Self { setting, origin, directory })
     }
 }
 
-fn loopback(port: u16) -> String {
-    SocketAddr::from(([127, 0, 0, 1], port)).to_string()
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// Removes the work directories of runs that were killed.

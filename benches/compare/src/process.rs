@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
@@ -17,6 +17,8 @@ use crate::child_guard::place;
 const GRACE: Duration = Duration::from_secs(3);
 /// For one that has something to write at its end.
 const PATIENCE: Duration = Duration::from_secs(30);
+const READY_TRIES: usize = 200;
+const READY_EVERY: Duration = Duration::from_millis(25);
 const POLL: Duration = Duration::from_millis(5);
 const LOG_TAIL_LINES: usize = 8;
 
@@ -60,6 +62,21 @@ impl Process {
             None => Ok(()),
             Some(status) => Err(anyhow!("{} ended ({status}): {}", self.name, self.log_tail())),
         }
+    }
+
+    /// Waits until it serves, which `is_ready` looks at.
+    ///
+    /// # Errors
+    /// Where it runs no more, or takes too long.
+    pub async fn await_ready(&mut self, is_ready: impl AsyncFn() -> bool) -> Result<()> {
+        for _ in 0..READY_TRIES {
+            self.check_runs()?;
+            if is_ready().await {
+                return Ok(());
+            }
+            tokio::time::sleep(READY_EVERY).await;
+        }
+        bail!("{} does not answer: {}", self.name, self.log_tail())
     }
 
     /// Ends it by SIGTERM.

@@ -3,9 +3,8 @@
 use std::fs::{self, OpenOptions};
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{Uid, User};
 
@@ -17,9 +16,6 @@ use crate::template::fill;
 const NGINX: &str = include_str!("../peers/nginx.conf");
 const HAPROXY: &str = include_str!("../peers/haproxy.cfg");
 const HEADGATE: &str = include_str!("../peers/headgate.toml");
-
-const READY_TRIES: usize = 200;
-const READY_EVERY: Duration = Duration::from_millis(25);
 
 /// Which proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,14 +79,10 @@ impl Setting {
         let log = self.directory.join(format!("{}.log", kind.name()));
         let access_log = matches!(kind, Kind::Headgate | Kind::Nginx).then_some(log);
         let mut proxy = Proxy { kind, process, ports, access_log };
-        for _ in 0..READY_TRIES {
-            proxy.process.check_runs()?;
-            if probe::get(proxy.address(false), "/1k").await.is_ok_and(|response| response.status == 200) {
-                return Ok(proxy);
-            }
-            tokio::time::sleep(READY_EVERY).await;
-        }
-        bail!("{} does not answer: {}", kind.name(), proxy.process.log_tail())
+        let address = proxy.address(false);
+        let serves = async || probe::get(address, "/1k").await.is_ok_and(|response| response.status == 200);
+        proxy.process.await_ready(serves).await?;
+        Ok(proxy)
     }
 
     fn command(&self, kind: Kind, workers: usize) -> Result<(PathBuf, Vec<String>, [u16; 2])> {

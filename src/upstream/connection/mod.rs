@@ -71,14 +71,13 @@ where
     B: Body<Data = Bytes> + Unpin + 'static,
     B::Error: Into<BoxError>,
 {
-    /// Begins to speak HTTP/1.1 on a stream.
+    /// Begins to speak HTTP/1.1 on a stream, from which no more than `most` bytes are read at once: 8 KiB at least.
     ///
     /// # Errors
     /// hyper's, where the connection is lost at once.
-    pub async fn start(stream: EndpointStream, max_head: usize) -> Result<Self, hyper::Error> {
+    pub async fn start(stream: EndpointStream, most: usize) -> Result<Self, hyper::Error> {
         let (descriptor, sent) = (stream.descriptor(), stream.sent());
-        let (sender, driver) =
-            http1::Builder::new().max_buf_size(max_head.max(16 * 1024)).handshake(TokioIo::new(stream)).await?;
+        let (sender, driver) = http1::Builder::new().max_buf_size(most).handshake(TokioIo::new(stream)).await?;
         let (bell, idle_since, rested, sent_before, permit) = (Bell::new(), None, None, None, None);
         Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, sent, sent_before, permit })))
     }
