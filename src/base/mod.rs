@@ -10,6 +10,7 @@ pub mod clock;
 pub mod flat;
 pub mod host;
 pub mod id;
+pub mod memfile;
 pub mod path;
 pub mod random;
 pub mod reason;

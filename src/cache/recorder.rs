@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use crate::base::memfile;
+
 /// The space taken before the first byte is there; what a response merely announces costs nothing.
 const FIRST_CAPACITY: u64 = 16 * 1024;
 
@@ -46,8 +48,8 @@ impl Recorder {
         if self.content_length.is_some_and(|length| length != body.len() as u64) {
             return None;
         }
-        // Boxed first, so that spare capacity is given back: the store counts what is used.
-        Some(Bytes::from(body.into_boxed_slice()))
+        // Boxed, so that spare capacity is given back: the store counts what is used.
+        Some(memfile::store(&body).unwrap_or_else(|| Bytes::from(body.into_boxed_slice())))
     }
 }
 

@@ -1,8 +1,8 @@
 //! The bounded memory of one zone, shared by all workers.
 //!
 //! quick_cache holds it: sharded, evicting by use (S3-FIFO's kin Clock-PRO) and by bytes. A shard's lock is held for one
-//! probe or one eviction, never over I/O; this is the one lock on the request path that workers share, and only on
-//! routes with a cache.
+//! probe or one eviction, never over I/O; this is the one lock on the request path that workers wait for, and only on
+//! routes with a cache. (To write down where a large body's file lies, [`memfile`](crate::base::memfile) has another.)
 //!
 //! All variants of a key are one entry, immutable, replaced whole. Two workers that store two variants of one key in
 //! the same instant may lose one of them; it is fetched again. In return a lookup is one probe, and invalidation

@@ -6,15 +6,18 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpStream as Unpolled;
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK};
+use nix::sys::sendfile::sendfile;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::base::flat::as_one;
+use crate::base::memfile;
 
 /// A client's socket.
 pub(super) enum Socket {
@@ -69,6 +72,30 @@ impl Socket {
         match self {
             Self::Polled(stream) => Ok(stream),
             Self::Fresh(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Sends up to `count` bytes of a file by reference.
+    ///
+    /// Nothing joins them to a head that was sent just before: under `bbr` a head that waits for its body
+    /// (`MSG_MORE`) makes 100 KiB cost half as much again, where under `cubic` it would spare a fifth.
+    fn poll_send_file(
+        &mut self,
+        context: &mut Context<'_>,
+        file: BorrowedFd<'_>,
+        from: u64,
+        count: usize,
+    ) -> Poll<io::Result<usize>> {
+        // A call that could not be told to come back at once: the socket itself must not block.
+        let stream = self.polled()?;
+        loop {
+            ready!(stream.poll_write_ready(context))?;
+            let mut from = from as i64;
+            let sent = stream.try_io(Interest::WRITABLE, || Ok(sendfile(&*stream, file, Some(&mut from), count)?));
+            match sent {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                sent => return Poll::Ready(sent),
+            }
         }
     }
 
@@ -132,6 +159,16 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        if let Some(first) = filled.next() {
+            if let Some((file, from)) = memfile::file_of(first) {
+                return self.poll_send_file(context, file, from, first.len());
+            }
+            // What comes before a file goes ahead of it.
+            if filled.next().is_some_and(|second| memfile::file_of(second).is_some()) {
+                return self.poll_write(context, first);
+            }
+        }
         if let Some(written) = as_one(bufs, |flat| self.as_mut().poll_write(context, flat)) {
             return written;
         }
@@ -218,5 +255,65 @@ mod tests {
         socket.shutdown().await.unwrap();
         assert!(matches!(socket, Socket::Polled(_)));
         assert_eq!(reader.join().unwrap().unwrap(), (much.len(), true));
+    }
+
+    /// Sends all pieces as hyper would: as many at once as there are.
+    async fn send(socket: &mut Socket, pieces: &[&[u8]]) {
+        let mut sent = 0;
+        while sent < pieces.concat().len() {
+            let mut skip = sent;
+            let rest = pieces.iter().map(|piece| {
+                let part = &piece[skip.min(piece.len())..];
+                skip -= piece.len() - part.len();
+                io::IoSlice::new(part)
+            });
+            let rest: Vec<_> = rest.collect();
+            sent += std::future::poll_fn(|context| Pin::new(&mut *socket).poll_write_vectored(context, &rest))
+                .await
+                .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn bytes_of_files_and_others_arrive_in_their_order() {
+        let (mut socket, mut client) = pair();
+        let letters: Vec<u8> = (b'a'..=b'z').cycle().take(5 << 20).collect();
+        let file = memfile::store(&letters).unwrap();
+        let pieces: [&[u8]; 6] = [b"head", &file, b"", &letters[..3000], &file[1000..200_000], b"end"];
+        let all = pieces.concat();
+        let reader = std::thread::spawn(move || {
+            let mut got = Vec::new();
+            client.read_to_end(&mut got).unwrap();
+            got
+        });
+        send(&mut socket, &pieces).await;
+        drop(socket);
+        assert!(reader.join().unwrap() == all);
+    }
+
+    #[tokio::test]
+    async fn what_is_on_its_way_stays_as_it_was_when_its_bytes_are_dropped() {
+        let (mut socket, mut client) = pair();
+        let sent = vec![b'x'; memfile::SHORTEST];
+        let file = memfile::store(&sent).unwrap();
+        send(&mut socket, &[&file]).await;
+        drop((file, socket));
+        // Pages given back would be these bodies' now.
+        let _others: Vec<_> = (0..64).map(|_| memfile::store(&vec![b'y'; memfile::SHORTEST]).unwrap()).collect();
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        assert!(got == sent);
+    }
+
+    #[tokio::test]
+    async fn a_client_that_left_is_told_of_by_a_file_as_well() {
+        let (mut socket, client) = pair();
+        drop(client);
+        let file = memfile::store(&vec![0; 4 << 20]).unwrap();
+        let mut write = async || {
+            let pieces = [io::IoSlice::new(&file)];
+            std::future::poll_fn(|context| Pin::new(&mut socket).poll_write_vectored(context, &pieces)).await
+        };
+        while write().await.is_ok() {}
     }
 }
