@@ -84,6 +84,7 @@ targets! {
     keep_alive: MUTATIONS, 1;
     path_norm: MUTATIONS, 1;
     pattern: MUTATIONS, 1;
+    response: MUTATIONS, 1;
     source: MUTATIONS, 1;
     template: MUTATIONS, 1;
 }

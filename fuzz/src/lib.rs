@@ -16,6 +16,7 @@ pub mod keep_alive;
 pub mod mutate;
 pub mod path_norm;
 pub mod pattern;
+pub mod response;
 pub mod source;
 mod stage;
 pub mod template;

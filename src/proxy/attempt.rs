@@ -5,9 +5,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::Request;
-use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use hyper::body::Incoming;
+use http::{Request, Response};
 
 use crate::base::clock;
 use crate::base::reason::Reason;
@@ -18,7 +16,8 @@ use crate::proxy::worker::WorkerContext;
 use crate::tls;
 use crate::upstream::connection::idle::Reuse;
 use crate::upstream::connection::permit::Permit;
-use crate::upstream::connection::{Connection, dial};
+use crate::upstream::connection::response::Malformed;
+use crate::upstream::connection::{Connection, ExchangeError, SendFailure, dial};
 use crate::upstream::pool::{Endpoint, Pool};
 use crate::upstream::retry::Progress;
 
@@ -49,21 +48,21 @@ pub(super) struct Terms<'a> {
     pub per_try: Option<Duration>,
 }
 
-/// Makes one attempt. The request is taken, and put back where nothing of it was sent; the response's head is put where
-/// `response` says.
+/// Makes one attempt. The request is taken, but where nothing of it was sent; the response's head is put where `response`
+/// says.
 pub(super) async fn attempt(
     worker: &Rc<WorkerContext>,
     pool: &Pool,
     endpoint: &Endpoint,
     request: &mut Option<Request<RequestBody>>,
-    response: &mut Option<http::Response<Incoming>>,
+    response: &mut Option<Response<()>>,
     terms: Terms<'_>,
 ) -> Outcome {
     let Terms { mut reuse, meter, mut began, end, per_try } = terms;
     let patience = per_try.map_or(pool.spec.timeouts.response, |per_try| per_try.min(pool.spec.timeouts.response));
     // Each turn takes an idle connection away, so this ends with one that works or with a new one.
     let (exchanged, connect, rested) = loop {
-        let (connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
+        let (mut connection, connect) = match worker.idle.take(endpoint.slot, began, reuse) {
             Some(connection) => (connection, None),
             None if !endpoint.state.may_dial(clock::now) => return Outcome::Resting,
             None => match Box::pin(open(worker, pool, endpoint, per_try, end)).await {
@@ -73,23 +72,23 @@ pub(super) async fn attempt(
                 }
             },
         };
-        let Some(taken) = request.take() else {
+        let rested = connection.rested();
+        if connection.is_stale() {
+            // Nobody has seen the request.
+            (reuse, began) = (Reuse::Peek, clock::now());
+            worker.idle.met_closed(endpoint.slot, rested.unwrap_or_default(), began, true);
+            continue;
+        }
+        let Some(request) = request.take() else {
             let error = ProxyError::new(Stage::Exchange, Reason::Internal);
             return Outcome::Failure { error, progress: Progress::Sent, reused: false };
         };
-        let rested = connection.rested();
-        let exchanged = {
-            let exchange = std::pin::pin!(connection.exchange(taken, request, response));
-            within(exchange, worker.timers.timer(), began, patience, meter, end).await
-        };
-        let Some(age) = rested.filter(|_| request.is_some()) else {
-            break (exchanged, connect, rested);
-        };
-        // It had gone stale, and nobody has seen the request.
-        (reuse, began) = (Reuse::Peek, clock::now());
-        worker.idle.met_closed(endpoint.slot, age, began, true);
+        connection.begin(request);
+        let exchange = std::future::poll_fn(|context| connection.poll_head(context, response));
+        let exchanged = within(std::pin::pin!(exchange), worker.timers.timer(), began, patience, meter, end).await;
+        break (exchanged.map(|exchanged| exchanged.map(|()| connection)), connect, rested);
     };
-    let fail = |reason, source: Option<hyper::Error>, progress| {
+    let fail = |reason, source: Option<ExchangeError>, progress| {
         // A body that the client broke off surfaces here as an error of sending: the endpoint is not to blame.
         let (stage, reason) = match meter.and_then(|meter| meter.fault.get()) {
             Some(fault) => (Stage::RequestBody, fault),
@@ -101,51 +100,23 @@ pub(super) async fn attempt(
         };
         Outcome::Failure { error, progress, reused: rested.is_some() }
     };
-    match (exchanged, response) {
-        (Ok(Ok(connection)), Some(response)) if is_framed_once(response) => {
-            make_ours(response);
+    match exchanged {
+        Ok(Ok(connection)) => {
             Outcome::Response { connection, connect, first_byte: clock::now().saturating_duration_since(began) }
         }
-        (Ok(Ok(_)), _) => fail(Reason::BadResponse, None, Progress::Answered),
-        (Ok(Err(failure)), _) => {
-            let (reason, progress) = match &failure.error {
-                Some(error) if error.is_parse_too_large() => (Reason::ResponseHeadersTooLarge, Progress::Answered),
-                Some(error) if error.is_parse() => (Reason::BadResponse, Progress::Answered),
-                _ if request.is_some() || failure.undelivered => (Reason::EndpointClosed, Progress::NothingSent),
+        Ok(Err(SendFailure { error, undelivered })) => {
+            let (reason, progress) = match &error {
+                ExchangeError::Malformed(Malformed::TooLarge) => (Reason::ResponseHeadersTooLarge, Progress::Answered),
+                ExchangeError::Malformed(_) => (Reason::BadResponse, Progress::Answered),
+                _ if undelivered => (Reason::EndpointClosed, Progress::NothingSent),
                 _ => (Reason::EndpointClosed, Progress::Sent),
             };
             if let Some(age) = rested.filter(|_| progress != Progress::Answered) {
                 worker.idle.met_closed(endpoint.slot, age, clock::now(), false);
             }
-            fail(reason, failure.error, progress)
+            fail(reason, Some(error), progress)
         }
-        (Err(reason), _) => fail(reason, None, Progress::Sent),
-    }
-}
-
-/// Two claims of a body's length, or a coding that we do not take off, would let the client see another end of the
-/// body than we do (RFC 9112 §6.3).
-fn is_framed_once<B>(response: &http::Response<B>) -> bool {
-    let headers = response.headers();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => {
-            coding.as_bytes().eq_ignore_ascii_case(b"chunked") && !headers.contains_key(CONTENT_LENGTH)
-        }
-        (Some(_), Some(_)) => false,
-    }
-}
-
-/// What hyper would pass on as the endpoint wrote it.
-fn make_ours<B>(response: &mut http::Response<B>) {
-    // A response has the version of who sends it (RFC 9110 §2.5).
-    *response.version_mut() = http::Version::HTTP_11;
-    // `010` is ten here; there are clients for whom it is eight.
-    let length = response.headers().get(CONTENT_LENGTH);
-    let odd = length.filter(|value| value.len() > 1 && value.as_bytes().starts_with(b"0"));
-    if let Some(length) = odd.and_then(|value| value.to_str().ok()?.parse::<u64>().ok()) {
-        response.headers_mut().insert(CONTENT_LENGTH, length.into());
+        Err(reason) => fail(reason, None, Progress::Sent),
     }
 }
 
@@ -218,11 +189,8 @@ async fn open(
         let stream = dial::dial(&endpoint.spec.address, tls)
             .await
             .map_err(|error| ProxyError::with(Stage::Connect, error.reason, error))?;
-        let connection = Connection::start(stream, READ_AT_MOST)
-            .await
-            .map_err(|error| ProxyError::with(Stage::Connect, Reason::ConnectFailed, error))?;
         endpoint.state.reached();
-        Ok(connection.permitted(permit))
+        Ok(Connection::new(stream, READ_AT_MOST).permitted(permit))
     };
     let deadline = (clock::now() + connecting).min(end);
     let opened = tokio::time::timeout_at(deadline.into(), connect).await;

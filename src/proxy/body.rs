@@ -271,9 +271,8 @@ pub(super) struct Home {
 
 impl Home {
     /// Keeps the connection where it can take another request.
-    fn bring(&self, mut connection: Connection<RequestBody>, context: &mut Context<'_>) {
-        // The driver notices the end of the exchange only when polled once more.
-        if connection.poll_driver(context).is_pending() && connection.is_ready() {
+    fn bring(&self, connection: Connection<RequestBody>) {
+        if connection.is_ready() {
             self.idle.put(self.slot, connection, clock::recent(), self.keep);
         }
     }
@@ -281,7 +280,7 @@ impl Home {
 
 /// An endpoint's response body; polls the connection that it comes on.
 pub(super) struct EndpointBody {
-    pub incoming: Incoming,
+    /// None when it has gone home.
     pub connection: Option<Connection<RequestBody>>,
     pub home: Home,
     pub lease: Option<Lease>,
@@ -299,7 +298,6 @@ pub(super) struct Store {
 
 impl EndpointBody {
     pub(super) fn new(
-        incoming: Incoming,
         connection: Connection<RequestBody>,
         home: Home,
         lease: Lease,
@@ -307,13 +305,21 @@ impl EndpointBody {
         end: Option<Instant>,
     ) -> Self {
         let connection = Some(connection);
-        Self { incoming, connection, home, lease: Some(lease), idle, end, store: None }
+        Self { connection, home, lease: Some(lease), idle, end, store: None }
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.connection.as_ref().is_none_or(Connection::is_body_at_end)
+    }
+
+    fn hint(&self) -> SizeHint {
+        self.connection.as_ref().map_or(SizeHint::with_exact(0), Connection::body_hint)
     }
 
     /// The response is whole: free the endpoint and keep its connection.
-    fn finish(&mut self, context: &mut Context<'_>) {
+    fn finish(&mut self) {
         if let Some(connection) = self.connection.take() {
-            self.home.bring(connection, context);
+            self.home.bring(connection);
         }
         self.lease = None;
         if let Some(store) = self.store.take() {
@@ -326,7 +332,7 @@ impl EndpointBody {
     pub(super) fn discard(mut self, most: usize) {
         let context = &mut Context::from_waker(std::task::Waker::noop());
         let mut read = 0;
-        while !self.incoming.is_end_stream() {
+        while !self.is_at_end() {
             match self.poll_next(context) {
                 Poll::Ready(None) => break,
                 Poll::Ready(Some(Ok(frame))) => read += frame.data_ref().map_or(0, Bytes::len),
@@ -336,33 +342,19 @@ impl EndpointBody {
                 return;
             }
         }
-        self.finish(context);
+        self.finish();
     }
 
     /// Lets go of a response that has no body.
     pub(super) fn release(mut self) {
-        if self.incoming.is_end_stream() {
-            self.finish(&mut Context::from_waker(std::task::Waker::noop()));
+        if self.is_at_end() {
+            self.finish();
         }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
-        let incoming = &mut self.incoming;
-        let mut take = |context: &mut Context<'_>| Pin::new(&mut *incoming).poll_frame(context);
-        let frame = match &mut self.connection {
-            None => take(context),
-            Some(connection) => {
-                let (ended, frame) = connection.poll_with(context, &mut take);
-                if ended {
-                    self.connection = None;
-                    // What it has read is still to be taken from the body.
-                    if frame.is_pending() { take(context) } else { frame }
-                } else {
-                    frame
-                }
-            }
-        };
-        match frame {
+        let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
+        match connection.poll_frame(context) {
             Poll::Pending => {
                 ready!(self.idle.poll_expired(self.end, context));
                 let total = self.end.is_some_and(|end| clock::now() >= end);
@@ -409,10 +401,9 @@ impl ResponseBody {
     }
 
     pub(super) fn endpoint(mut body: EndpointBody, ledger: Box<Ledger>) -> Self {
-        if body.incoming.is_end_stream() {
+        if body.is_at_end() {
             // hyper will never poll a body that is already at its end.
-            body.finish(&mut Context::from_waker(std::task::Waker::noop()));
-
+            body.finish();
             return Self { kind: Kind::Empty, ledger: Some(ledger), flow: None };
         }
         Self { kind: Kind::Endpoint(Box::new(body)), ledger: Some(ledger), flow: None }
@@ -457,7 +448,7 @@ impl Body for ResponseBody {
         match &self.kind {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Endpoint(body) => body.incoming.size_hint(),
+            Kind::Endpoint(body) => body.hint(),
         }
     }
 }
@@ -505,8 +496,7 @@ impl ResponseBody {
         };
         match ready!(body.poll_next(context)) {
             None => {
-                body.finish(context);
-
+                body.finish();
                 this.close();
                 Poll::Ready(None)
             }
@@ -529,9 +519,8 @@ impl ResponseBody {
                     headers::clean_trailers(trailers);
                 }
                 // hyper asks for nothing behind trailers.
-                if frame.is_trailers() || body.incoming.is_end_stream() {
-                    body.finish(context);
-
+                if frame.is_trailers() || body.is_at_end() {
+                    body.finish();
                     this.close();
                 }
                 Poll::Ready(Some(Ok(frame)))

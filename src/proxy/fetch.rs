@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use http::{HeaderName, Request, Response};
-use hyper::body::Incoming;
 use smallvec::SmallVec;
 
 use crate::base::clock;
@@ -71,9 +70,9 @@ pub(super) struct Attempts {
 
 impl Fetched {
     /// The body of the response that came on it.
-    pub(super) fn body(self, incoming: Incoming) -> EndpointBody {
+    pub(super) fn body(self) -> EndpointBody {
         let Self { connection, home, lease, idle, end } = self;
-        EndpointBody::new(incoming, connection, home, lease, idle, Some(end))
+        EndpointBody::new(connection, home, lease, idle, Some(end))
     }
 }
 
@@ -83,7 +82,7 @@ impl Forward<'_> {
         &self,
         outgoing: &Outgoing<'_>,
         body: RequestBody,
-        response: &mut Option<Response<Incoming>>,
+        response: &mut Option<Response<()>>,
         ledger: &mut Ledger,
     ) -> Result<Fetched, Reason> {
         let retry = &self.plan.route.retry;
@@ -253,7 +252,7 @@ impl Forward<'_> {
         &self,
         pool: &Pool,
         endpoint: &Endpoint,
-        response: &Response<Incoming>,
+        response: &Response<()>,
         connect: Option<Duration>,
         first_byte: Duration,
         began: Instant,
@@ -306,7 +305,7 @@ impl Attempts {
     fn give_up(
         self,
         reason: Reason,
-        response: &mut Option<Response<Incoming>>,
+        response: &mut Option<Response<()>>,
         ledger: &mut Ledger,
     ) -> Result<Fetched, Reason> {
         match self.fallback {

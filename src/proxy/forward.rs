@@ -189,7 +189,7 @@ impl Forward<'_> {
     /// After the endpoint's 101: gives the client its 101 and leaves the tunnel to the connection's driver.
     async fn switch(
         &self,
-        response: Response<Incoming>,
+        response: Response<()>,
         fetched: Fetched,
         upgrade: Option<String>,
         mut ledger: Box<Ledger>,
@@ -211,7 +211,7 @@ impl Forward<'_> {
         if let Some(protocol) = protocol {
             parts.headers.insert(header::UPGRADE, protocol);
         }
-        let (endpoint, early, permit) = fetched.connection.into_stream().await;
+        let (endpoint, early, permit) = fetched.connection.into_stream();
         ledger.status = 101;
         let idle = self.plan.route.timeouts.tunnel;
         *self.connection.tunnel.borrow_mut() =
@@ -222,13 +222,13 @@ impl Forward<'_> {
     fn respond(
         &self,
         request: &mut Parts,
-        response: Response<Incoming>,
+        response: Response<()>,
         fetched: Fetched,
         cached: Option<Cached<'_>>,
         mut ledger: Box<Ledger>,
     ) -> Response<ResponseBody> {
-        let (mut parts, incoming) = response.into_parts();
-        let mut body = fetched.body(incoming);
+        let (mut parts, ()) = response.into_parts();
+        let mut body = fetched.body();
         headers::for_client(&mut parts.headers);
         if !ledger.method.is_safe() && parts.status.is_success() {
             self.invalidate(&ledger);

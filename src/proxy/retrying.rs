@@ -7,7 +7,6 @@
 use std::time::{Duration, Instant};
 
 use http::{Response, StatusCode};
-use hyper::body::Incoming;
 
 use crate::base::clock;
 use crate::base::id::{EndpointIndex, PoolIndex};
@@ -97,7 +96,7 @@ pub(super) struct Answerer {
 
 /// A response that is passed on only where no better one comes.
 pub(super) struct Fallback {
-    pub response: Response<Incoming>,
+    pub response: Response<()>,
     pub fetched: Fetched,
     pub by: Answerer,
 }
@@ -113,7 +112,7 @@ impl Answerer {
 
 impl Fallback {
     /// It is the answer.
-    pub(super) fn tell(self, response: &mut Option<Response<Incoming>>, ledger: &mut Ledger) -> Fetched {
+    pub(super) fn tell(self, response: &mut Option<Response<()>>, ledger: &mut Ledger) -> Fetched {
         self.by.tell(ledger);
         *response = Some(self.response);
         self.fetched
@@ -121,7 +120,7 @@ impl Fallback {
 
     /// A better one came.
     pub(super) fn discard(self) {
-        self.fetched.body(self.response.into_body()).discard(DISCARDED);
+        self.fetched.body().discard(DISCARDED);
     }
 }
 

@@ -1,52 +1,62 @@
 //! Connections to endpoints: dialled, used by one request at a time, kept idle, owned by one worker.
 //!
-//! A connection has no task of its own: whoever holds it polls its driver, first the request, then the response's
-//! body. Idle ones are polled by nobody; [`idle`] peeks before a reuse that could not be retried.
+//! A connection has no task of its own: whoever holds it polls it, first for the response's head, then for its body, and
+//! what is left of the request is sent beside. Idle ones are polled by nobody; [`idle`] peeks before a reuse that could
+//! not be retried.
 
-mod bell;
 pub mod dial;
 pub mod idle;
 pub mod lifetime;
 mod peek;
 pub mod permit;
+mod request;
+pub mod response;
 mod stream;
 
+use std::io;
 use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body;
-use hyper::body::Incoming;
-use hyper::client::conn::{TrySendError, http1};
-use hyper_util::rt::TokioIo;
-use pin_project_lite::pin_project;
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{Method, Request, Response};
+use http_body::{Body, Frame, SizeHint};
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio_util::io::poll_read_buf;
 
 pub use stream::EndpointStream;
 use stream::Sent;
 
-use crate::upstream::connection::bell::Bell;
 use crate::upstream::connection::permit::Permit;
+use crate::upstream::connection::request::{SendError, Sending};
+use crate::upstream::connection::response::{Decoder, Malformed, take_head};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// An HTTP/1.1 connection to one endpoint. One pointer: it goes from hand to hand with each request.
-pub struct Connection<B>(Box<Parts<B>>)
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>;
+/// Read at once where nobody knows how much will come; twice as much each time that it was all there.
+const READ: usize = 8 * 1024;
+/// To read into less room than this is not worth the call.
+const LEAST_ROOM: usize = 1024;
 
-struct Parts<B>
-where
-    B: Body<Data = Bytes> + 'static,
-    B::Error: Into<BoxError>,
-{
-    sender: http1::SendRequest<B>,
-    driver: http1::Connection<TokioIo<EndpointStream>, B>,
-    bell: Bell,
+/// An HTTP/1.1 connection to one endpoint. One pointer: it goes from hand to hand with each request.
+pub struct Connection<B>(Box<Parts<B>>);
+
+struct Parts<B> {
+    stream: EndpointStream,
     descriptor: RawFd,
+    /// The most that is read at once, and that a response's head may have.
+    most: usize,
+    /// What was read and is still to be looked at.
+    input: BytesMut,
+    /// How much is read next where that is not known.
+    room: usize,
+    sending: Sending<B>,
+    /// The request is a HEAD.
+    to_head: bool,
+    body: Decoder,
+    /// It may be used for another request when this one is over.
+    persists: bool,
     /// When it was last put aside.
     idle_since: Option<Instant>,
     /// How long it had been idle when it was last taken, while the request for which it was is under way.
@@ -54,32 +64,56 @@ where
     sent: Sent,
     /// What had been sent before a request that must not be sent twice.
     sent_before: Option<u64>,
-    /// Behind the driver, so that the socket is closed before its place is free.
+    /// Behind the stream, so that the socket is closed before its place is free.
     permit: Option<Permit>,
 }
 
+/// Why an exchange ended without a response head, or a response within its body.
+#[derive(Debug, thiserror::Error)]
+pub enum ExchangeError {
+    /// The endpoint ended its side too early.
+    #[error("the endpoint closed the connection before its response was complete")]
+    Closed,
+    /// The connection was lost.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// What came is no response.
+    #[error("the endpoint's response cannot be read: {0}")]
+    Malformed(#[from] Malformed),
+    /// The request's body broke off.
+    #[error("{0}")]
+    RequestBody(BoxError),
+}
+
 /// Why an exchange ended without a response head.
+#[derive(Debug)]
 pub struct SendFailure {
-    /// What hyper says; nothing where the connection was just gone.
-    pub error: Option<hyper::Error>,
+    /// What happened.
+    pub error: ExchangeError,
     /// It was sent, and the endpoint had closed the connection before a byte of it came there.
     pub undelivered: bool,
 }
 
-impl<B> Connection<B>
-where
-    B: Body<Data = Bytes> + Unpin + 'static,
-    B::Error: Into<BoxError>,
-{
-    /// Begins to speak HTTP/1.1 on a stream, from which no more than `most` bytes are read at once: 8 KiB at least.
-    ///
-    /// # Errors
-    /// hyper's, where the connection is lost at once.
-    pub async fn start(stream: EndpointStream, most: usize) -> Result<Self, hyper::Error> {
+impl<B> Connection<B> {
+    /// Speaks HTTP/1.1 on a stream. No response's head may be longer than `most` bytes, and no more is read at once.
+    pub fn new(stream: EndpointStream, most: usize) -> Self {
         let (descriptor, sent) = (stream.descriptor(), stream.sent());
-        let (sender, driver) = http1::Builder::new().max_buf_size(most).handshake(TokioIo::new(stream)).await?;
-        let (bell, idle_since, rested, sent_before, permit) = (Bell::new(), None, None, None, None);
-        Ok(Self(Box::new(Parts { sender, driver, bell, descriptor, idle_since, rested, sent, sent_before, permit })))
+        Self(Box::new(Parts {
+            stream,
+            descriptor,
+            most,
+            input: BytesMut::new(),
+            room: READ,
+            sending: Sending::nothing(),
+            to_head: false,
+            body: Decoder::Ended,
+            persists: true,
+            idle_since: None,
+            rested: None,
+            sent,
+            sent_before: None,
+            permit: None,
+        }))
     }
 
     /// It has this place under its endpoint's `max_connections`, for as long as it is open.
@@ -93,31 +127,10 @@ where
         self.0.permit.as_ref().map_or(0, Permit::wanted)
     }
 
-    /// Moves bytes both ways. Ready means that the connection has ended.
-    pub fn poll_driver(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // The error, if any, reaches the request or the body that waits for it.
-        self.0.driver.poll_without_shutdown(context).map(|_| ())
-    }
-
-    /// Moves bytes both ways and polls `other`, which waits for them, until neither has news for the other. True where
-    /// the connection has ended.
-    pub fn poll_with<T>(
-        &mut self,
-        context: &mut Context<'_>,
-        mut other: impl FnMut(&mut Context<'_>) -> Poll<T>,
-    ) -> (bool, Poll<T>) {
-        let Parts { driver, bell, .. } = &mut *self.0;
-        let mut ended = false;
-        let polled = bell.poll(context, |context| {
-            ended = ended || driver.poll_without_shutdown(context).is_ready();
-            other(context)
-        });
-        (ended, polled)
-    }
-
     /// Can it take another request now?
     pub fn is_ready(&self) -> bool {
-        self.0.sender.is_ready()
+        let Parts { persists, body, sending, input, .. } = &*self.0;
+        *persists && body.is_at_end() && sending.is_sent() && input.is_empty()
     }
 
     /// How long it has been put aside by `now`.
@@ -148,99 +161,172 @@ where
         before.zip(confirmed).is_some_and(|(before, confirmed)| confirmed <= before)
     }
 
-    /// Sends a request and waits for the response's head, polling the driver meanwhile. The head is put where `response`
-    /// says, and the request where `unsent` does if not one byte of it was sent: they are large, and results go from hand
-    /// to hand.
-    ///
-    /// # Errors
-    /// [`SendFailure`] says how far it came.
-    pub fn exchange<'a>(
-        mut self,
-        request: Request<B>,
-        unsent: &'a mut Option<Request<B>>,
-        response: &'a mut Option<Response<Incoming>>,
-    ) -> impl Future<Output = Result<Self, SendFailure>> + 'a {
-        // Handed over before the future begins, which then need not have room for it.
-        let sending = self.0.sender.try_send_request(request);
-        Exchange { connection: Some(self), sending, nothing_arrived: false, unsent, response }
+    /// All of the response's body has been taken.
+    pub fn is_body_at_end(&self) -> bool {
+        self.0.body.is_at_end()
+    }
+
+    /// What is known of the length of the response's body.
+    pub fn body_hint(&self) -> SizeHint {
+        self.0.body.size_hint()
     }
 
     /// Takes the connection apart after a 101: the bare stream, what was read beyond the head, and its place.
-    pub async fn into_stream(mut self) -> (EndpointStream, Bytes, Option<Permit>) {
-        std::future::poll_fn(|context| self.poll_driver(context)).await;
-        let parts = self.0.driver.into_parts();
-        (parts.io.into_inner(), parts.read_buf, self.0.permit)
+    pub fn into_stream(self) -> (EndpointStream, Bytes, Option<Permit>) {
+        let Parts { stream, input, permit, .. } = *self.0;
+        (stream, input.freeze(), permit)
     }
 }
 
-pin_project! {
-    /// A request on its way. By hand: an `async fn` would hold what hyper waits with twice.
-    struct Exchange<'a, B, S>
-    where
-        B: Body<Data = Bytes>,
-        B: 'static,
-        B::Error: Into<BoxError>,
-    {
-        connection: Option<Connection<B>>,
-        #[pin]
-        sending: S,
-        nothing_arrived: bool,
-        unsent: &'a mut Option<Request<B>>,
-        response: &'a mut Option<Response<Incoming>>,
-    }
-}
-
-impl<B, S> Future for Exchange<'_, B, S>
+impl<B> Connection<B>
 where
-    B: Body<Data = Bytes> + Unpin + 'static,
+    B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
-    S: Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>,
 {
-    type Output = Result<Connection<B>, SendFailure>;
+    /// Whether the runtime has heard from the endpoint while the connection was idle: that it has closed it, or what nobody
+    /// had asked for. Mostly no syscall: there is one only after a word of the poller.
+    pub fn is_stale(&mut self) -> bool {
+        let Parts { stream, rested, persists, .. } = &mut *self.0;
+        if rested.is_none() {
+            return false;
+        }
+        let mut byte = [0];
+        let heard = Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
+        *persists &= heard.is_pending();
+        heard.is_ready()
+    }
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        let mut failed = None;
-        // What came is put away at once: nearly all polls bring nothing, and would carry the room for it about.
-        let mut poll_sending = |context: &mut Context<'_>| {
-            match ready!(this.sending.as_mut().poll(context)) {
-                Ok(response) => **this.response = Some(response),
-                Err(failure) => failed = Some(failure),
+    /// Begins an exchange: [`Self::poll_head`] sends the request.
+    pub fn begin(&mut self, request: Request<B>) {
+        let parts = &mut *self.0;
+        parts.to_head = request.method() == Method::HEAD;
+        parts.sending = Sending::new(request);
+        parts.room = READ;
+    }
+
+    /// Sends, and waits for the response's head, which is put where `response` says: it is large, and results go from
+    /// hand to hand.
+    ///
+    /// # Errors
+    /// [`SendFailure`]; the connection is of no use any more.
+    pub fn poll_head(
+        &mut self,
+        context: &mut Context<'_>,
+        response: &mut Option<Response<()>>,
+    ) -> Poll<Result<(), SendFailure>> {
+        let head = match ready!(self.0.poll_head(context)) {
+            Ok(head) => head,
+            Err(error) => {
+                self.0.persists = false;
+                let undelivered = ended_in_good_order(&error) && self.nothing_arrived();
+                return Poll::Ready(Err(SendFailure { error, undelivered }));
             }
-            Poll::Ready(())
         };
-        let (ended, mut answer) = match this.connection.as_mut() {
-            Some(connection) => connection.poll_with(context, &mut poll_sending),
-            None => (true, poll_sending(context)),
-        };
-        if ended {
-            *this.nothing_arrived = this.connection.as_ref().is_some_and(Connection::nothing_arrived);
-            if answer.is_pending() {
-                // A request that an ended driver never took comes back only when the driver is dropped.
-                *this.connection = None;
-                answer = poll_sending(context);
+        self.0.body = head.body;
+        self.0.persists &= head.persists && head.body != Decoder::UntilClose;
+        *response = Some(head.response);
+        Poll::Ready(Ok(()))
+    }
+
+    /// The next frame of the response's body; sends what is left of the request beside.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        let parts = &mut *self.0;
+        let polled = ready!(parts.poll_frame(context));
+        if !matches!(polled, Some(Ok(_)) | None) {
+            (parts.persists, parts.body) = (false, Decoder::Ended);
+        }
+        Poll::Ready(polled)
+    }
+}
+
+impl<B> Parts<B>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, ExchangeError>> {
+        let mut lost = None;
+        match self.sending.poll(&mut self.stream, context) {
+            Poll::Ready(Err(SendError::Body(error))) => return Poll::Ready(Err(ExchangeError::RequestBody(error))),
+            Poll::Ready(Err(SendError::Io(error))) => {
+                // Who answers before it has the whole request, and closes, has said all the same what is to be read.
+                self.persists = false;
+                lost = Some(error);
+            }
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        loop {
+            if !self.input.is_empty() {
+                match take_head(&mut self.input, self.to_head)? {
+                    Some(head) if head.is_interim() => continue,
+                    Some(head) => return Poll::Ready(Ok(head)),
+                    None if self.input.len() >= self.most => return Poll::Ready(Err(Malformed::TooLarge.into())),
+                    None => {}
+                }
+            }
+            match self.poll_input(context) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => return Poll::Ready(Err(lost.map_or(ExchangeError::Closed, Into::into))),
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(lost.unwrap_or(error).into())),
+                Poll::Pending => {
+                    return match lost {
+                        Some(error) => Poll::Ready(Err(error.into())),
+                        None => Poll::Pending,
+                    };
+                }
             }
         }
-        ready!(answer);
-        Poll::Ready(match (failed, this.connection.take()) {
-            (None, Some(connection)) => Ok(connection),
-            (None, None) => Err(SendFailure { error: None, undelivered: false }),
-            (Some(mut failure), _) => {
-                **this.unsent = failure.take_message();
-                let error = failure.into_error();
-                let undelivered = *this.nothing_arrived && ended_in_good_order(&error);
-                Err(SendFailure { error: Some(error), undelivered })
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
+        if let Poll::Ready(Err(_)) = self.sending.poll(&mut self.stream, context) {
+            // The endpoint has answered: what it does not want of the request is its affair.
+            self.persists = false;
+        }
+        loop {
+            match self.body.take(&mut self.input) {
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(None) if self.body.is_at_end() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(malformed) => return Poll::Ready(Some(Err(malformed.into()))),
             }
-        })
+            if ready!(self.poll_input(context))? == 0 {
+                let whole = self.body.close();
+                return Poll::Ready(if whole { None } else { Some(Err(ExchangeError::Closed)) });
+            }
+        }
+    }
+
+    /// Reads once. 0 is the connection's end.
+    fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let certain = usize::try_from(self.body.certain()).unwrap_or(usize::MAX);
+        let (want, least) = match certain.min(self.most) {
+            0 => (self.room, LEAST_ROOM),
+            certain => (certain, certain),
+        };
+        let mut free = self.input.capacity() - self.input.len();
+        if free < least {
+            self.input.reserve(want);
+            free = want;
+        }
+        let most = free.min(self.most);
+        let count = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut (&mut self.input).limit(most)))?;
+        if count == most {
+            self.room = (self.room * 2).min(self.most);
+        }
+        Poll::Ready(Ok(count))
     }
 }
 
 /// Whether the endpoint had ended its side before anything went wrong. A reset can overtake a confirmation, so only an
 /// end in good order proves anything; a broken pipe is a reset behind one: Linux makes of a reset in CLOSE_WAIT that, and
 /// of any other `ECONNRESET` (`tcp_reset`).
-fn ended_in_good_order(error: &hyper::Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<std::io::Error>());
-    error.is_incomplete_message() || source.is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+fn ended_in_good_order(error: &ExchangeError) -> bool {
+    match error {
+        ExchangeError::Closed => true,
+        ExchangeError::Io(error) => error.kind() == io::ErrorKind::BrokenPipe,
+        ExchangeError::Malformed(_) | ExchangeError::RequestBody(_) => false,
+    }
 }
 
 #[cfg(test)]
@@ -251,23 +337,51 @@ mod tests {
     use super::*;
     use crate::upstream::connection::stream::Tcp;
 
-    fn clear(stream: TcpStream) -> EndpointStream {
-        EndpointStream::Tcp(Tcp::new(stream))
+    /// To a listener.
+    async fn to<B>(address: std::net::SocketAddr) -> Connection<B> {
+        let stream = TcpStream::connect(address).await.unwrap();
+        Connection::new(EndpointStream::Tcp(Tcp::new(stream)), 16 * 1024)
     }
 
-    /// hyper keeps a request that an ended connection never took until that connection is dropped: it hung.
+    impl<B> Connection<B>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
+        /// The response's head.
+        async fn exchange(&mut self, request: Request<B>) -> Result<Response<()>, SendFailure> {
+            assert!(!self.is_stale());
+            self.begin(request);
+            let mut response = None;
+            std::future::poll_fn(|context| self.poll_head(context, &mut response)).await?;
+            Ok(response.unwrap())
+        }
+
+        async fn body(&mut self) -> Result<Vec<u8>, ExchangeError> {
+            let mut all = Vec::new();
+            while let Some(frame) = std::future::poll_fn(|context| self.poll_frame(context)).await {
+                all.extend_from_slice(frame?.data_ref().unwrap());
+            }
+            Ok(all)
+        }
+    }
+
     #[tokio::test]
-    async fn a_request_that_a_dead_connection_never_took_comes_back() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (peer, _) = listener.accept().await.unwrap();
-        let connection: Connection<Empty<Bytes>> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
-        assert!(connection.is_alive());
-        drop(peer);
-        let (mut unsent, mut response) = (None, None);
-        let exchange = connection.exchange(Request::new(Empty::new()), &mut unsent, &mut response);
-        let ended = tokio::time::timeout(Duration::from_secs(5), exchange).await.expect("an end, and no hanging");
-        assert!(ended.is_err());
+    async fn what_the_endpoint_says_to_no_request_makes_its_connection_stale() {
+        use std::io::Write;
+
+        for says in [&b""[..], b"HTTP/1.1 408 Request Timeout\r\n\r\n"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let mut connection: Connection<Empty<Bytes>> = to(listener.local_addr().unwrap()).await;
+            let mut peer = listener.accept().await.unwrap().0.into_std().unwrap();
+            peer.write_all(says).unwrap();
+            drop(peer);
+            let Parts { stream, rested, .. } = &mut *connection.0;
+            let EndpointStream::Tcp(stream) = stream else { panic!("not TCP") };
+            stream.readable().await;
+            *rested = Some(Duration::ZERO);
+            assert!(connection.is_stale() && !connection.is_ready());
+        }
     }
 
     /// F55: the endpoint closes the connection between the look at it and the request.
@@ -277,21 +391,17 @@ mod tests {
 
         for reads in [false, true] {
             let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let mut connection: Connection<Empty<Bytes>> = to(listener.local_addr().unwrap()).await;
             let (mut peer, _) = listener.accept().unwrap();
-            let connection: Connection<Empty<Bytes>> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
             let endpoint = std::thread::spawn(move || {
                 assert!(peer.read(&mut [0; 1024]).unwrap() > 0);
                 peer.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
                 peer
             });
-            let (mut unsent, mut response) = (None, None);
-            let answered = connection.exchange(Request::new(Empty::new()), &mut unsent, &mut response).await;
-            let mut connection = answered.unwrap_or_else(|_| panic!("no answer"));
-            assert_eq!(response.take().unwrap().status(), 204);
+            let answered = connection.exchange(Request::new(Empty::new())).await;
+            assert_eq!(answered.unwrap_or_else(|_| panic!("no answer")).status(), 204);
             let mut peer = endpoint.join().unwrap();
-            let settled = std::future::poll_fn(|context| Poll::Ready(connection.poll_driver(context))).await;
-            assert!(settled.is_pending() && connection.prove_alive());
+            assert!(connection.is_ready() && connection.prove_alive());
             let endpoint = match reads {
                 true => std::thread::spawn(move || _ = peer.read(&mut [0; 1024])),
                 false => std::thread::spawn(move || drop(peer)),
@@ -299,9 +409,7 @@ mod tests {
             if !reads {
                 endpoint.join().unwrap();
             }
-            let exchange = connection.exchange(Request::new(Empty::new()), &mut unsent, &mut response);
-            let failure = exchange.await.err().expect("no answer");
-            assert!(unsent.is_none(), "it was sent before the close was seen");
+            let failure = connection.exchange(Request::new(Empty::new())).await.expect_err("no answer");
             assert_eq!(failure.undelivered, !reads, "the endpoint has read it: {reads}");
         }
     }
@@ -336,9 +444,8 @@ mod tests {
         use std::io::{Read, Write};
 
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut connection: Connection<Late> = to(listener.local_addr().unwrap()).await;
         let (mut peer, _) = listener.accept().unwrap();
-        let connection: Connection<Late> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
         let endpoint = std::thread::spawn(move || {
             let mut heard = Vec::new();
             while !heard.ends_with(b"0\r\n\r\n") {
@@ -350,25 +457,85 @@ mod tests {
             peer
         });
         let post = || http::Request::post("/").header("transfer-encoding", "chunked").body(Late(0)).unwrap();
-        let (mut unsent, mut response) = (None, None);
-        let answered = connection.exchange(post(), &mut unsent, &mut response).await;
-        let mut connection = answered.unwrap_or_else(|_| panic!("no answer"));
+        assert!(connection.exchange(post()).await.is_ok());
         let peer = endpoint.join().unwrap();
-        let settled = std::future::poll_fn(|context| Poll::Ready(connection.poll_driver(context))).await;
-        assert!(settled.is_pending() && connection.prove_alive());
+        assert!(connection.is_ready() && connection.prove_alive());
         drop(peer);
-        let exchange = connection.exchange(post(), &mut unsent, &mut response);
-        let failure = exchange.await.err().expect("no answer");
+        let failure = connection.exchange(post()).await.expect_err("no answer");
         assert!(failure.undelivered, "{:?}", failure.error);
     }
 
     #[tokio::test]
     async fn a_closed_idle_connection_is_seen_by_one_look() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (peer, _) = listener.accept().await.unwrap();
-        let connection: Connection<Empty<Bytes>> = Connection::start(clear(stream), 16 * 1024).await.unwrap();
-        drop(peer);
+        let connection: Connection<Empty<Bytes>> = to(listener.local_addr().unwrap()).await;
+        drop(listener.accept().await.unwrap());
         assert!(!connection.is_alive());
+    }
+
+    /// What an endpoint says to one request, and how its connection stands behind it.
+    async fn said(says: &[&str]) -> (Result<Vec<u8>, ExchangeError>, bool) {
+        use std::io::{Read, Write};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connection: Connection<Empty<Bytes>> = to(listener.local_addr().unwrap()).await;
+        let says: Vec<String> = says.iter().map(|&piece| piece.to_owned()).collect();
+        let endpoint = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            peer.set_nodelay(true).unwrap();
+            for piece in says {
+                peer.write_all(piece.as_bytes()).unwrap();
+            }
+            // Until the other side closes, where it is to be kept open.
+            let _ = peer.read(&mut [0; 1024]).and_then(|_| peer.read(&mut [0; 1024]));
+        });
+        let body = match connection.exchange(Request::new(Empty::new())).await {
+            Ok(_) => connection.body().await,
+            Err(failure) => Err(failure.error),
+        };
+        let is_ready = connection.is_ready();
+        drop(connection);
+        endpoint.join().unwrap();
+        (body, is_ready)
+    }
+
+    #[tokio::test]
+    async fn a_connection_is_kept_where_nothing_of_the_exchange_is_left() {
+        let whole = |(body, kept): (Result<Vec<u8>, ExchangeError>, bool)| (body.unwrap(), kept);
+        let body = b"hello".to_vec();
+        let says =
+            ["HTTP/1.1 103 Early Hints\r\nlink: a\r\n\r\nHTTP/1.1 200 OK\r\ncontent-", "length: 5\r\n\r\nhel", "lo"];
+        assert_eq!(whole(said(&says).await), (body.clone(), true));
+        let chunked = ["HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3;a=b\r\nhel\r", "\n2\r\nlo\r\n0\r\n\r\n"];
+        assert_eq!(whole(said(&chunked).await), (body.clone(), true));
+        for (head, kept) in [
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, close\r\n\r\nhello", false),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello", false),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: Keep-Alive\r\n\r\nhello", true),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello, and more", false),
+        ] {
+            assert_eq!(whole(said(&[head]).await), (body.clone(), kept), "{head}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_response_ends_the_connection() {
+        for says in [
+            "no HTTP at all\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+            "HTTP/1.0 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nnone\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nabcd\r\n",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;\n\r\nab\r\n0\r\n\r\n",
+        ] {
+            let (body, kept) = said(&[says]).await;
+            let Err(ExchangeError::Malformed(_)) = body else { panic!("{says}: {body:?}") };
+            assert!(!kept, "{says}");
+        }
+        let endless = format!("HTTP/1.1 200 OK\r\nx: {}", "x".repeat(20_000));
+        let (body, _) = said(&[&endless]).await;
+        assert!(matches!(body, Err(ExchangeError::Malformed(Malformed::TooLarge))), "{body:?}");
     }
 }

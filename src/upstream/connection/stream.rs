@@ -54,6 +54,12 @@ impl Tcp {
         let confirmed = peek::acknowledged(stream.as_raw_fd());
         Self { stream, sent: Sent(confirmed.map(|bytes| Rc::new(Cell::new(bytes)))) }
     }
+
+    /// The runtime has heard of the endpoint.
+    #[cfg(test)]
+    pub(super) async fn readable(&self) {
+        self.stream.readable().await.unwrap();
+    }
 }
 
 impl EndpointStream {

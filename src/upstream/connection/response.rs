@@ -1,0 +1,471 @@
+//! A response as an endpoint writes it (RFC 9112): its head, and where its body ends. Pure: bytes in, frames out.
+//!
+//! Strict where a client behind us could see another end of a body than we do: one way of framing, one length, chunks
+//! whose lines end in CRLF alone.
+
+use std::mem::MaybeUninit;
+
+use bytes::{Buf, Bytes, BytesMut};
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use http_body::{Frame, SizeHint};
+use hyper::ext::ReasonPhrase;
+use smallvec::SmallVec;
+
+/// Fields that a head, or the trailers, may have.
+const MOST_FIELDS: usize = 100;
+/// The longest line before a chunk, extensions included, and the most that all trailers may take, in bytes.
+const MOST_AROUND: usize = 16 * 1024;
+
+/// Why it is no response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// The head cannot be read.
+    #[error("its head is no HTTP/1.1 ({0})")]
+    Head(httparse::Error),
+    /// The head is too long, or has too many fields.
+    #[error("its head is too large")]
+    TooLarge,
+    /// A status that is none.
+    #[error("its status is no number from 100 to 999")]
+    Status,
+    /// More than one way to find the body's end, or none that is certain (RFC 9112 §6.3).
+    #[error("its fields do not say for certain where its body ends")]
+    Framing,
+    /// Chunks that cannot be read.
+    #[error("its chunks cannot be read")]
+    Chunks,
+    /// Trailers that cannot be read.
+    #[error("its trailers cannot be read")]
+    Trailers,
+}
+
+/// The head of a response.
+#[derive(Debug)]
+pub struct Head {
+    /// Status, phrase and fields.
+    pub response: Response<()>,
+    /// Of its body.
+    pub body: Decoder,
+    /// The endpoint will take another request on the connection, when the body has come.
+    pub persists: bool,
+}
+
+impl Head {
+    /// A response that another follows (RFC 9110 §15.2). After a 101 no HTTP follows at all.
+    pub fn is_interim(&self) -> bool {
+        self.response.status().is_informational() && self.response.status() != StatusCode::SWITCHING_PROTOCOLS
+    }
+}
+
+/// Where in the head a field lies.
+struct Field {
+    name: (usize, usize),
+    value: (usize, usize),
+}
+
+/// Takes the head of a response from the front of `input`, where all of it is there. `to_head` says that it answers a
+/// HEAD: no body follows, whatever its fields say.
+///
+/// # Errors
+/// [`Malformed`]; the connection is of no use any more.
+pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Malformed> {
+    let mut space = [const { MaybeUninit::<httparse::Header<'_>>::uninit() }; MOST_FIELDS];
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let length = match config.parse_response_with_uninit_headers(&mut parsed, input, &mut space) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Malformed::TooLarge),
+        Err(error) => return Err(Malformed::Head(error)),
+    };
+    let status = StatusCode::from_u16(parsed.code.unwrap_or(0)).map_err(|_| Malformed::Status)?;
+    let is_old = parsed.version == Some(0);
+    let phrase = parsed.reason.filter(|phrase| Some(*phrase) != status.canonical_reason() && !phrase.is_empty());
+    let phrase = phrase.and_then(|phrase| ReasonPhrase::try_from(phrase.as_bytes()).ok());
+    let begin = input.as_ptr().addr();
+    let place = |part: &[u8]| (part.as_ptr().addr() - begin, part.as_ptr().addr() - begin + part.len());
+    let fields: SmallVec<[Field; 24]> = parsed
+        .headers
+        .iter()
+        .map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) })
+        .collect();
+    let bytes = take_front(input, length);
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for Field { name, value } in &fields {
+        let name = HeaderName::from_bytes(&bytes[name.0..name.1]);
+        let name = name.map_err(|_| Malformed::Head(httparse::Error::HeaderName))?;
+        let value = HeaderValue::from_maybe_shared(bytes.slice(value.0..value.1));
+        headers.append(name, value.map_err(|_| Malformed::Head(httparse::Error::HeaderValue))?);
+    }
+    let persists = persists(&headers, is_old);
+    let body = framing(status, &mut headers, is_old, to_head)?;
+    let mut response = Response::new(());
+    *response.status_mut() = status;
+    // A response has the version of who sends it (RFC 9110 §2.5), and for the client that is us.
+    *response.version_mut() = Version::HTTP_11;
+    *response.headers_mut() = headers;
+    if let Some(phrase) = phrase {
+        response.extensions_mut().insert(phrase);
+    }
+    Ok(Some(Head { response, body, persists }))
+}
+
+/// RFC 9112 §9.3.
+fn persists(headers: &HeaderMap, is_old: bool) -> bool {
+    let says = |word: &[u8]| {
+        let fields = headers.get_all(CONNECTION).iter();
+        let mut options = fields.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(word))
+    };
+    let closes = says(b"close");
+    !closes && (!is_old || says(b"keep-alive"))
+}
+
+/// Where the body ends (RFC 9112 §6.3).
+fn framing(status: StatusCode, headers: &mut HeaderMap, is_old: bool, to_head: bool) -> Result<Decoder, Malformed> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let framed = match (codings.next(), codings.next()) {
+        (None, _) => match one_length(headers)? {
+            Some(length) => Decoder::Length(length),
+            None => Decoder::UntilClose,
+        },
+        // Nothing else is taken off here, and HTTP/1.0 knows of none.
+        (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
+            if is_old || headers.contains_key(CONTENT_LENGTH) {
+                return Err(Malformed::Framing);
+            }
+            Decoder::Chunked(Chunk::Line)
+        }
+        (Some(_), _) => return Err(Malformed::Framing),
+    };
+    let has_none =
+        to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    Ok(if has_none { Decoder::Length(0) } else { framed })
+}
+
+/// The one number that all `Content-Length` fields say. It is written anew where its text was another: there are clients
+/// for whom `010` is eight.
+fn one_length(headers: &mut HeaderMap) -> Result<Option<u64>, Malformed> {
+    let mut fields = headers.get_all(CONTENT_LENGTH).iter();
+    let Some(first) = fields.next() else { return Ok(None) };
+    let is_alone = fields.next().is_none();
+    if is_alone && let Some(length) = number(first.as_bytes()) {
+        if first.len() > 1 && first.as_bytes().starts_with(b"0") {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        return Ok(Some(length));
+    }
+    let all = headers.get_all(CONTENT_LENGTH).iter();
+    let mut numbers = all.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+    let length = numbers.next().and_then(number).ok_or(Malformed::Framing)?;
+    if numbers.any(|other| number(other) != Some(length)) {
+        return Err(Malformed::Framing);
+    }
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(Some(length))
+}
+
+/// Digits alone.
+fn number(text: &[u8]) -> Option<u64> {
+    if text.is_empty() {
+        return None;
+    }
+    text.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    })
+}
+
+/// What is left of a body, by how its end is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decoder {
+    /// So many bytes.
+    Length(u64),
+    /// Chunks, of which this comes next.
+    Chunked(Chunk),
+    /// Whatever comes until the connection's end.
+    UntilClose,
+    /// It has ended.
+    Ended,
+}
+
+/// What comes next of a chunked body (RFC 9112 §7.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// The line with its size.
+    Line,
+    /// So many bytes of its data.
+    Data(u64),
+    /// The line's end behind its data.
+    End,
+    /// The trailers, or the end without them.
+    Trailers,
+}
+
+impl Decoder {
+    /// Nothing more will come.
+    pub fn is_at_end(&self) -> bool {
+        matches!(self, Self::Ended | Self::Length(0))
+    }
+
+    /// What is known of how much is left.
+    pub fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Length(left) => SizeHint::with_exact(*left),
+            Self::Ended => SizeHint::with_exact(0),
+            Self::Chunked(_) | Self::UntilClose => SizeHint::default(),
+        }
+    }
+
+    /// How many bytes of it are certain to come yet.
+    pub fn certain(&self) -> u64 {
+        match self {
+            Self::Length(left) | Self::Chunked(Chunk::Data(left)) => *left,
+            Self::Chunked(_) | Self::UntilClose | Self::Ended => 0,
+        }
+    }
+
+    /// The next frame of what is there. None where that is used up; whether it was the last frame, [`Self::is_at_end`]
+    /// knows.
+    ///
+    /// # Errors
+    /// [`Malformed`]; no more of the body can be read.
+    pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Malformed> {
+        match self {
+            Self::Ended => Ok(None),
+            Self::Length(left) => Ok(take_data(left, input)),
+            Self::UntilClose if input.is_empty() => Ok(None),
+            Self::UntilClose => Ok(Some(Frame::data(input.split().freeze()))),
+            Self::Chunked(chunk) => {
+                let mut chunk = *chunk;
+                let taken = take_chunk(&mut chunk, input);
+                *self = match &taken {
+                    Ok(Taken::Last(_)) => Self::Ended,
+                    _ => Self::Chunked(chunk),
+                };
+                taken.map(|taken| match taken {
+                    Taken::Nothing => None,
+                    Taken::Data(data) => Some(Frame::data(data)),
+                    Taken::Last(trailers) => trailers.map(Frame::trailers),
+                })
+            }
+        }
+    }
+
+    /// The connection's end has come. False where that is before the body's end.
+    pub fn close(&mut self) -> bool {
+        let whole = self.is_at_end() || *self == Self::UntilClose;
+        *self = Self::Ended;
+        whole
+    }
+}
+
+fn take_data(left: &mut u64, input: &mut BytesMut) -> Option<Frame<Bytes>> {
+    take_bytes(left, input).map(Frame::data)
+}
+
+fn take_bytes(left: &mut u64, input: &mut BytesMut) -> Option<Bytes> {
+    let count = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+    if count == 0 {
+        return None;
+    }
+    *left -= count as u64;
+    Some(take_front(input, count))
+}
+
+/// Where that is all, the buffer goes with it: a connection that is idle keeps none.
+fn take_front(input: &mut BytesMut, count: usize) -> Bytes {
+    let front = if count == input.len() { std::mem::take(input) } else { input.split_to(count) };
+    front.freeze()
+}
+
+enum Taken {
+    Nothing,
+    Data(Bytes),
+    Last(Option<HeaderMap>),
+}
+
+fn take_chunk(chunk: &mut Chunk, input: &mut BytesMut) -> Result<Taken, Malformed> {
+    loop {
+        match chunk {
+            Chunk::Line => match httparse::parse_chunk_size(input) {
+                Ok(httparse::Status::Complete((length, size))) => {
+                    let line = input.get(..length.saturating_sub(2)).unwrap_or_default();
+                    // Extensions: what ends a line for others must not be within one for us.
+                    if length > MOST_AROUND || memchr::memchr2(b'\n', b'\r', line).is_some() {
+                        return Err(Malformed::Chunks);
+                    }
+                    input.advance(length);
+                    *chunk = if size == 0 { Chunk::Trailers } else { Chunk::Data(size) };
+                }
+                Ok(httparse::Status::Partial) if input.len() <= MOST_AROUND => return Ok(Taken::Nothing),
+                Ok(httparse::Status::Partial) | Err(_) => return Err(Malformed::Chunks),
+            },
+            Chunk::Data(left) => {
+                let data = take_bytes(left, input);
+                if *left == 0 {
+                    *chunk = Chunk::End;
+                }
+                match data {
+                    Some(data) => return Ok(Taken::Data(data)),
+                    None => return Ok(Taken::Nothing),
+                }
+            }
+            Chunk::End => {
+                let end = input.get(..2).unwrap_or(input);
+                if !b"\r\n".starts_with(end) {
+                    return Err(Malformed::Chunks);
+                }
+                if end.len() < 2 {
+                    return Ok(Taken::Nothing);
+                }
+                input.advance(2);
+                *chunk = Chunk::Line;
+            }
+            Chunk::Trailers => return take_trailers(input),
+        }
+    }
+}
+
+fn take_trailers(input: &mut BytesMut) -> Result<Taken, Malformed> {
+    let mut space = [httparse::EMPTY_HEADER; MOST_FIELDS];
+    match httparse::parse_headers(input, &mut space) {
+        Ok(httparse::Status::Complete((length, fields))) if length <= MOST_AROUND => {
+            let mut trailers = HeaderMap::with_capacity(fields.len());
+            for field in fields {
+                let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Trailers)?;
+                trailers.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Malformed::Trailers)?);
+            }
+            input.advance(length);
+            Ok(Taken::Last((!trailers.is_empty()).then_some(trailers)))
+        }
+        Ok(httparse::Status::Partial) if input.len() <= MOST_AROUND => Ok(Taken::Nothing),
+        Ok(_) | Err(_) => Err(Malformed::Trailers),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn head(text: &str) -> Result<Option<Head>, Malformed> {
+        take_head(&mut BytesMut::from(text), false)
+    }
+
+    fn framed(fields: &str) -> Result<Decoder, Malformed> {
+        head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).map(|head| head.unwrap().body)
+    }
+
+    /// What comes of a body that arrives in these pieces: its bytes, its trailers, and whether it has ended.
+    fn decoded(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, bool), Malformed> {
+        let (mut input, mut all, mut trailers) = (BytesMut::new(), Vec::new(), None);
+        for piece in pieces {
+            input.extend_from_slice(piece);
+            while let Some(frame) = decoder.take(&mut input)? {
+                match frame.into_data() {
+                    Ok(data) => all.extend_from_slice(&data),
+                    Err(frame) => trailers = frame.into_trailers().ok(),
+                }
+            }
+        }
+        Ok((all, trailers, decoder.is_at_end()))
+    }
+
+    #[test]
+    fn the_length_is_one_number_however_it_is_written() {
+        assert_eq!(framed(""), Ok(Decoder::UntilClose));
+        for fields in ["content-length: 10\r\n", "content-length: 010\r\n", "Content-Length: 10, 10\r\n"] {
+            let head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).unwrap().unwrap();
+            assert_eq!(head.body, Decoder::Length(10));
+            let passed: Vec<_> = head.response.headers().get_all(CONTENT_LENGTH).iter().collect();
+            assert_eq!(passed, ["10"], "{fields}");
+        }
+        let twice = "content-length: 10\r\ncontent-length: 10\r\n";
+        assert_eq!(framed(twice), Ok(Decoder::Length(10)));
+        for value in ["", "-1", "+1", "1 0", "0x10", "10, 11", "10,", "99999999999999999999", "1.0"] {
+            assert_eq!(framed(&format!("content-length: {value}\r\n")), Err(Malformed::Framing), "{value}");
+        }
+    }
+
+    #[test]
+    fn some_responses_have_no_body_whatever_they_say() {
+        for status in [100, 103, 204, 304] {
+            let head = head(&format!("HTTP/1.1 {status} x\r\ncontent-length: 10\r\n\r\n")).unwrap().unwrap();
+            assert_eq!((head.body, head.is_interim()), (Decoder::Length(0), status < 200), "{status}");
+        }
+        let mut to_head = BytesMut::from("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n");
+        assert_eq!(take_head(&mut to_head, true).unwrap().unwrap().body, Decoder::Length(0));
+        assert!(!head("HTTP/1.1 101 x\r\n\r\n").unwrap().unwrap().is_interim());
+    }
+
+    #[test]
+    fn a_phrase_of_its_own_is_passed_on() {
+        let phrase = |text: &str| head(text).unwrap().unwrap().response.extensions().get::<ReasonPhrase>().cloned();
+        assert_eq!(phrase("HTTP/1.1 200 Fine\r\n\r\n").unwrap().as_bytes(), b"Fine");
+        assert!(phrase("HTTP/1.1 200 OK\r\n\r\n").is_none() && phrase("HTTP/1.1 200 \r\n\r\n").is_none());
+    }
+
+    #[test]
+    fn heads_are_bounded_in_fields() {
+        let with = |count: usize| head(&format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(count)));
+        assert_eq!(with(MOST_FIELDS).unwrap().unwrap().response.headers().len(), MOST_FIELDS);
+        assert_eq!(with(MOST_FIELDS + 1).err(), Some(Malformed::TooLarge));
+        assert!(head("HTTP/1.1 200 OK\r\na: b\r\n").unwrap().is_none(), "it is not whole");
+    }
+
+    #[test]
+    fn what_is_around_chunks_is_bounded() {
+        let chunked = Decoder::Chunked(Chunk::Line);
+        let line = format!("1;{}", "x".repeat(MOST_AROUND));
+        assert_eq!(decoded(chunked, &[line.as_bytes()]), Err(Malformed::Chunks));
+        let trailers = format!("0\r\nx: {}", "x".repeat(MOST_AROUND));
+        assert_eq!(decoded(chunked, &[trailers.as_bytes()]), Err(Malformed::Trailers));
+        assert_eq!(decoded(chunked, &[b"fffffffffffffffff\r\n"]), Err(Malformed::Chunks), "more than 64 bits");
+    }
+
+    #[test]
+    fn a_close_ends_only_what_has_no_other_end() {
+        for (mut decoder, whole) in [
+            (Decoder::UntilClose, true),
+            (Decoder::Length(0), true),
+            (Decoder::Length(1), false),
+            (Decoder::Chunked(Chunk::Line), false),
+            (Decoder::Chunked(Chunk::Trailers), false),
+        ] {
+            assert_eq!(decoder.close(), whole, "{decoder:?}");
+            assert!(decoder.is_at_end());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_body_is_the_same_in_whatever_pieces_it_comes(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..40), 0..6),
+            extension in "(;[a-z]{1,4}(=[a-z]{1,4})?)?",
+            trailer in proptest::option::of("[a-z]{1,8}"),
+            cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+        ) {
+            let mut wire = Vec::new();
+            for chunk in &chunks {
+                wire.extend_from_slice(format!("{:x}{extension}\r\n", chunk.len()).as_bytes());
+                wire.extend_from_slice(chunk);
+                wire.extend_from_slice(b"\r\n");
+            }
+            let trailers = trailer.as_ref().map_or(String::new(), |value| format!("x: {value}\r\n"));
+            wire.extend_from_slice(format!("0\r\n{trailers}\r\n").as_bytes());
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(wire.len() + 1)).collect();
+            cuts.extend([0, wire.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect();
+            let (all, got, ended) = decoded(Decoder::Chunked(Chunk::Line), &pieces).unwrap();
+            prop_assert_eq!(all, chunks.concat());
+            prop_assert_eq!(got.and_then(|map| map.get("x").cloned()), trailer.map(|text| text.parse().unwrap()));
+            prop_assert!(ended);
+            let (all, _, ended) = decoded(Decoder::Length(wire.len() as u64), &pieces).unwrap();
+            prop_assert!(all == wire && ended);
+        }
+    }
+}
