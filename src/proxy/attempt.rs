@@ -73,7 +73,7 @@ pub(super) async fn attempt(
             },
         };
         let rested = connection.rested();
-        if connection.is_stale() {
+        if rested.is_some() && connection.is_stale() {
             // Nobody has seen the request.
             (reuse, began) = (Reuse::Peek, clock::now());
             worker.idle.met_closed(endpoint.slot, rested.unwrap_or_default(), began, true);
@@ -92,6 +92,7 @@ pub(super) async fn attempt(
         // A body that the client broke off surfaces here as an error of sending: the endpoint is not to blame.
         let (stage, reason) = match meter.and_then(|meter| meter.fault.get()) {
             Some(fault) => (Stage::RequestBody, fault),
+            None if reason == Reason::BadBody => (Stage::RequestBody, reason),
             None => (Stage::Exchange, reason),
         };
         let error = match source {
@@ -106,12 +107,13 @@ pub(super) async fn attempt(
         }
         Ok(Err(SendFailure { error, undelivered })) => {
             let (reason, progress) = match &error {
+                ExchangeError::RequestBody(_) => (Reason::BadBody, Progress::Sent),
                 ExchangeError::Malformed(Malformed::TooLarge) => (Reason::ResponseHeadersTooLarge, Progress::Answered),
                 ExchangeError::Malformed(_) => (Reason::BadResponse, Progress::Answered),
                 _ if undelivered => (Reason::EndpointClosed, Progress::NothingSent),
                 _ => (Reason::EndpointClosed, Progress::Sent),
             };
-            if let Some(age) = rested.filter(|_| progress != Progress::Answered) {
+            if let Some(age) = rested.filter(|_| reason == Reason::EndpointClosed) {
                 worker.idle.met_closed(endpoint.slot, age, clock::now(), false);
             }
             fail(reason, Some(error), progress)

@@ -25,8 +25,8 @@ use crate::proxy::ledger::Ledger;
 use crate::proxy::replay::KeptBody;
 #[cfg(debug_assertions)]
 use crate::proxy::sabotage;
-use crate::upstream::connection::Connection;
 use crate::upstream::connection::idle::{IdleConnections, Keep};
+use crate::upstream::connection::{Connection, ExchangeError};
 use crate::upstream::endpoint::EndpointState;
 use crate::upstream::queue;
 use crate::upstream::registry::SlotId;
@@ -271,8 +271,8 @@ pub(super) struct Home {
 
 impl Home {
     /// Keeps the connection where it can take another request.
-    fn bring(&self, connection: Connection<RequestBody>) {
-        if connection.is_ready() {
+    fn bring(&self, mut connection: Connection<RequestBody>) {
+        if connection.is_ready() && !connection.is_stale() {
             self.idle.put(self.slot, connection, clock::recent(), self.keep);
         }
     }
@@ -364,7 +364,14 @@ impl EndpointBody {
                 self.idle.rest();
                 Poll::Ready(Some(Ok(frame)))
             }
-            Poll::Ready(Some(Err(_))) => Poll::Ready(Some(Err(Reason::ResponseIncomplete))),
+            Poll::Ready(Some(Err(error))) => {
+                // The request had not ended yet, and the client broke it off.
+                let of_request = match &error {
+                    ExchangeError::RequestBody(error) => error.downcast_ref::<BodyFault>(),
+                    _ => None,
+                };
+                Poll::Ready(Some(Err(of_request.map_or(Reason::ResponseIncomplete, |fault| fault.0))))
+            }
             Poll::Ready(None) => Poll::Ready(None),
         }
     }

@@ -63,7 +63,7 @@ pub(super) fn for_endpoint(client: &HeaderMap, forwarded: &Forwarded<'_>, edits:
     match forwarded.body {
         // Our own number, never the client's text: `010` is ten here and eight elsewhere.
         BodyLength::Known(length) => _ = headers.insert(CONTENT_LENGTH, HeaderValue::from(length)),
-        // Without it hyper sends no body at all with a GET.
+        // It is what says that there is a body at all.
         BodyLength::Unknown => _ = headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked")),
         BodyLength::None => {}
     }

@@ -6,7 +6,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http_body::Body;
 
 use crate::upstream::connection::lifetime::Lifetime;
@@ -149,6 +149,8 @@ where
             return;
         }
         (connection.0.idle_since, connection.0.sent_before) = (Some(now), None);
+        // What waits keeps no buffer.
+        connection.0.input = BytesMut::new();
         let rested = connection.0.rested.take();
         let mut slots = self.slots.borrow_mut();
         let slot = slots.entry(slot).or_insert_with(|| Slot::new(keep));

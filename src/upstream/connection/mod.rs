@@ -23,6 +23,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{Method, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::task::coop::unconstrained;
 use tokio_util::io::poll_read_buf;
 
 pub use stream::EndpointStream;
@@ -34,7 +35,7 @@ use crate::upstream::connection::response::{Decoder, Malformed, take_head};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// Read at once where nobody knows how much will come; twice as much each time that it was all there.
+/// Read at once, at first: twice as much where all of that was there, and less again where it was not.
 const READ: usize = 8 * 1024;
 /// To read into less room than this is not worth the call.
 const LEAST_ROOM: usize = 1024;
@@ -49,9 +50,11 @@ struct Parts<B> {
     most: usize,
     /// What was read and is still to be looked at.
     input: BytesMut,
-    /// How much is read next where that is not known.
+    /// How much is read next: it follows what comes.
     room: usize,
     sending: Sending<B>,
+    /// Why no more of the request could be sent.
+    lost: Option<io::Error>,
     /// The request is a HEAD.
     to_head: bool,
     body: Decoder,
@@ -105,6 +108,7 @@ impl<B> Connection<B> {
             input: BytesMut::new(),
             room: READ,
             sending: Sending::nothing(),
+            lost: None,
             to_head: false,
             body: Decoder::Ended,
             persists: true,
@@ -183,15 +187,16 @@ where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
 {
-    /// Whether the runtime has heard from the endpoint while the connection was idle: that it has closed it, or what nobody
+    /// Whether the runtime has heard from the endpoint behind a response: that it has closed the connection, or what nobody
     /// had asked for. Mostly no syscall: there is one only after a word of the poller.
     pub fn is_stale(&mut self) -> bool {
-        let Parts { stream, rested, persists, .. } = &mut *self.0;
-        if rested.is_none() {
-            return false;
-        }
+        let Parts { stream, persists, .. } = &mut *self.0;
         let mut byte = [0];
-        let heard = Pin::new(stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut ReadBuf::new(&mut byte));
+        // Also for a task that has done enough for one turn: what it did not see would answer the next request.
+        let look = unconstrained(std::future::poll_fn(|context| {
+            Pin::new(&mut *stream).poll_read(context, &mut ReadBuf::new(&mut byte))
+        }));
+        let heard = std::pin::pin!(look).poll(&mut Context::from_waker(Waker::noop()));
         *persists &= heard.is_pending();
         heard.is_ready()
     }
@@ -201,7 +206,6 @@ where
         let parts = &mut *self.0;
         parts.to_head = request.method() == Method::HEAD;
         parts.sending = Sending::new(request);
-        parts.room = READ;
     }
 
     /// Sends, and waits for the response's head, which is put where `response` says: it is large, and results go from
@@ -245,16 +249,7 @@ where
     B::Error: Into<BoxError>,
 {
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<response::Head, ExchangeError>> {
-        let mut lost = None;
-        match self.sending.poll(&mut self.stream, context) {
-            Poll::Ready(Err(SendError::Body(error))) => return Poll::Ready(Err(ExchangeError::RequestBody(error))),
-            Poll::Ready(Err(SendError::Io(error))) => {
-                // Who answers before it has the whole request, and closes, has said all the same what is to be read.
-                self.persists = false;
-                lost = Some(error);
-            }
-            Poll::Ready(Ok(())) | Poll::Pending => {}
-        }
+        self.poll_send(context)?;
         loop {
             if !self.input.is_empty() {
                 match take_head(&mut self.input, self.to_head)? {
@@ -266,22 +261,18 @@ where
             }
             match self.poll_input(context) {
                 Poll::Ready(Ok(1..)) => {}
-                Poll::Ready(Ok(0)) => return Poll::Ready(Err(lost.map_or(ExchangeError::Closed, Into::into))),
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(lost.unwrap_or(error).into())),
-                Poll::Pending => {
-                    return match lost {
-                        Some(error) => Poll::Ready(Err(error.into())),
-                        None => Poll::Pending,
-                    };
+                Poll::Ready(Ok(0)) => {
+                    return Poll::Ready(Err(self.lost.take().map_or(ExchangeError::Closed, Into::into)));
                 }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.lost.take().unwrap_or(error).into())),
+                Poll::Pending => return Poll::Pending,
             }
         }
     }
 
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ExchangeError>>> {
-        if let Poll::Ready(Err(_)) = self.sending.poll(&mut self.stream, context) {
-            // The endpoint has answered: what it does not want of the request is its affair.
-            self.persists = false;
+        if let Err(error) = self.poll_send(context) {
+            return Poll::Ready(Some(Err(error)));
         }
         loop {
             match self.body.take(&mut self.input) {
@@ -297,22 +288,33 @@ where
         }
     }
 
+    /// Sends what can be sent now. Where the connection takes no more, that is no error yet: who answers before it has
+    /// the whole request, and closes, has said all the same what is to be read.
+    fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), ExchangeError> {
+        match self.sending.poll(&mut self.stream, context) {
+            Poll::Ready(Err(SendError::Body(error))) => return Err(ExchangeError::RequestBody(error)),
+            Poll::Ready(Err(SendError::Io(error))) => (self.persists, self.lost) = (false, Some(error)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        Ok(())
+    }
+
     /// Reads once. 0 is the connection's end.
     fn poll_input(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let certain = usize::try_from(self.body.certain()).unwrap_or(usize::MAX);
-        let (want, least) = match certain.min(self.most) {
-            0 => (self.room, LEAST_ROOM),
-            certain => (certain, certain),
-        };
+        let want = if certain == 0 { self.room } else { self.room.min(certain) };
         let mut free = self.input.capacity() - self.input.len();
-        if free < least {
+        if free < want / 2 || free < want.min(LEAST_ROOM) {
             self.input.reserve(want);
             free = want;
         }
         let most = free.min(self.most);
         let count = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut (&mut self.input).limit(most)))?;
-        if count == most {
+        // An endpoint that gives little at a time has no long buffer held by each piece of it.
+        if count == most && most >= self.room {
             self.room = (self.room * 2).min(self.most);
+        } else if count < self.room / 4 {
+            self.room = (self.room / 2).max(READ);
         }
         Poll::Ready(Ok(count))
     }
@@ -376,10 +378,8 @@ mod tests {
             let mut peer = listener.accept().await.unwrap().0.into_std().unwrap();
             peer.write_all(says).unwrap();
             drop(peer);
-            let Parts { stream, rested, .. } = &mut *connection.0;
-            let EndpointStream::Tcp(stream) = stream else { panic!("not TCP") };
+            let EndpointStream::Tcp(stream) = &connection.0.stream else { panic!("not TCP") };
             stream.readable().await;
-            *rested = Some(Duration::ZERO);
             assert!(connection.is_stale() && !connection.is_ready());
         }
     }
@@ -473,6 +473,87 @@ mod tests {
         assert!(!connection.is_alive());
     }
 
+    /// A body that comes when the test says.
+    struct Fed(tokio::sync::mpsc::UnboundedReceiver<Result<Bytes, &'static str>>);
+
+    impl Body for Fed {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+            self.0.poll_recv(context).map(|piece| piece.map(|piece| piece.map(Frame::data)))
+        }
+    }
+
+    /// A POST whose body of eight bytes is to be fed, half of it sent, to an endpoint that has answered and does so.
+    async fn answered_early(
+        then: impl FnOnce(std::net::TcpStream) + Send + 'static,
+    ) -> (Connection<Fed>, tokio::sync::mpsc::UnboundedSender<Result<Bytes, &'static str>>) {
+        use std::io::{Read, Write};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut connection: Connection<Fed> = to(listener.local_addr().unwrap()).await;
+        let (feed, body) = tokio::sync::mpsc::unbounded_channel();
+        feed.send(Ok(Bytes::from_static(b"half"))).unwrap();
+        connection.begin(Request::post("/").header("content-length", "8").body(Fed(body)).unwrap());
+        let mut response = None;
+        let sent = std::future::poll_fn(|context| Poll::Ready(connection.poll_head(context, &mut response))).await;
+        assert!(sent.is_pending());
+        let endpoint = std::thread::spawn(move || {
+            let (mut peer, _) = listener.accept().unwrap();
+            assert!(peer.read(&mut [0; 16]).unwrap() > 0);
+            peer.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").unwrap();
+            then(peer);
+        });
+        // Without a turn of the runtime, which therefore knows nothing of it.
+        endpoint.join().unwrap();
+        (connection, feed)
+    }
+
+    async fn head(connection: &mut Connection<Fed>) -> Result<Response<()>, SendFailure> {
+        let mut response = None;
+        std::future::poll_fn(|context| connection.poll_head(context, &mut response)).await?;
+        Ok(response.unwrap())
+    }
+
+    /// The write fails before the runtime has heard that there is something to read.
+    #[tokio::test]
+    async fn an_early_answer_is_read_though_the_endpoint_has_closed() {
+        // With unread bytes: that is a reset.
+        let (mut connection, feed) = answered_early(drop).await;
+        feed.send(Ok(Bytes::from_static(b"half"))).unwrap();
+        let response = head(&mut connection).await.expect("what the endpoint has said");
+        assert_eq!(response.status(), 413);
+        assert_eq!(connection.body().await.unwrap(), b"no");
+        assert!(!connection.is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_request_that_breaks_off_behind_its_answer_ends_it() {
+        let (mut connection, feed) = answered_early(std::mem::forget).await;
+        assert_eq!(head(&mut connection).await.unwrap().status(), 413);
+        feed.send(Err("broken off")).unwrap();
+        let body = connection.body().await;
+        assert!(
+            matches!(&body, Err(ExchangeError::RequestBody(error)) if error.to_string() == "broken off"),
+            "{body:?}"
+        );
+        assert!(!connection.is_ready());
+    }
+
+    #[tokio::test]
+    async fn a_request_is_sent_when_its_length_is() {
+        let (mut connection, feed) = answered_early(std::mem::forget).await;
+        assert_eq!(head(&mut connection).await.unwrap().status(), 413);
+        assert!(!connection.is_ready());
+        feed.send(Ok(Bytes::from_static(b"half"))).unwrap();
+        assert_eq!(connection.body().await.unwrap(), b"no");
+        assert!(connection.is_ready(), "though the end of its stream is still to come");
+    }
+
     /// What an endpoint says to one request, and how its connection stands behind it.
     async fn said(says: &[&str]) -> (Result<Vec<u8>, ExchangeError>, bool) {
         use std::io::{Read, Write};
@@ -511,7 +592,7 @@ mod tests {
         for (head, kept) in [
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: x, close\r\n\r\nhello", false),
             ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello", false),
-            ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: Keep-Alive\r\n\r\nhello", true),
+            ("HTTP/1.0 200 OK\r\ncontent-length: 5\r\nconnection: Keep-Alive\r\n\r\nhello", false),
             ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello, and more", false),
         ] {
             assert_eq!(whole(said(&[head]).await), (body.clone(), kept), "{head}");

@@ -1,4 +1,4 @@
-//! Non-blocking looks at a socket that hyper owns.
+//! Non-blocking looks at the socket of a connection.
 
 use std::os::fd::{BorrowedFd, RawFd};
 

@@ -93,7 +93,8 @@ where
             Some(length) => Framing::Length(length.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)),
             None => Framing::Length(0),
         };
-        let has_body = !body.is_end_stream() && framing != Framing::Length(0);
+        // A length without a body is found out at its end: were it sent, the next request would be taken for the body.
+        let has_body = framing != Framing::Length(0) && (framing != Framing::Chunked || !body.is_end_stream());
         let mut this = Self { flat: head, framing, body: has_body.then_some(body), ..Self::nothing() };
         if !has_body && framing == Framing::Chunked {
             this.flat.extend_from_slice(b"0\r\n\r\n");
@@ -181,7 +182,7 @@ where
                     break;
                 }
             }
-            if is_last {
+            if is_last && self.body.is_some() {
                 self.end(None)?;
             }
         }
@@ -193,7 +194,13 @@ where
         let length = data.len() as u64;
         match &mut self.framing {
             _ if length == 0 => return Ok(()),
-            Framing::Length(left) => *left = left.checked_sub(length).ok_or("the body is longer than its length")?,
+            Framing::Length(left) => {
+                *left = left.checked_sub(length).ok_or("the body is longer than its length")?;
+                if *left == 0 {
+                    // Its stream may end later.
+                    self.body = None;
+                }
+            }
             // Into memory: it cannot fail.
             Framing::Chunked => write!(self.flat, "{length:x}\r\n")?,
         }
@@ -356,6 +363,7 @@ mod tests {
     #[test]
     fn a_body_of_another_length_than_its_heads_is_none() {
         assert_eq!(sent((LENGTH, "5"), frames(&[b"hell"]), 7).unwrap_err(), "the body is shorter than its length");
+        assert_eq!(sent((LENGTH, "5"), frames(&[]), 7).unwrap_err(), "the body is shorter than its length");
         assert_eq!(sent((LENGTH, "5"), frames(&[b"hello!"]), 7).unwrap_err(), "the body is longer than its length");
     }
 

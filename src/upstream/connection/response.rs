@@ -90,7 +90,7 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
         .iter()
         .map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) })
         .collect();
-    let bytes = take_front(input, length);
+    let bytes = input.split_to(length).freeze();
     let mut headers = HeaderMap::with_capacity(fields.len());
     for Field { name, value } in &fields {
         let name = HeaderName::from_bytes(&bytes[name.0..name.1]);
@@ -98,7 +98,8 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
         let value = HeaderValue::from_maybe_shared(bytes.slice(value.0..value.1));
         headers.append(name, value.map_err(|_| Malformed::Head(httparse::Error::HeaderValue))?);
     }
-    let persists = persists(&headers, is_old);
+    // To who speaks HTTP/1.0 another request would have to be of HTTP/1.0 as well.
+    let persists = !is_old && persists(&headers);
     let body = framing(status, &mut headers, is_old, to_head)?;
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -112,14 +113,10 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
 }
 
 /// RFC 9112 §9.3.
-fn persists(headers: &HeaderMap, is_old: bool) -> bool {
-    let says = |word: &[u8]| {
-        let fields = headers.get_all(CONNECTION).iter();
-        let mut options = fields.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-        options.any(|option| option.trim_ascii().eq_ignore_ascii_case(word))
-    };
-    let closes = says(b"close");
-    !closes && (!is_old || says(b"keep-alive"))
+fn persists(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(CONNECTION).iter();
+    let mut options = fields.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 /// Where the body ends (RFC 9112 §6.3).
@@ -271,13 +268,7 @@ fn take_bytes(left: &mut u64, input: &mut BytesMut) -> Option<Bytes> {
         return None;
     }
     *left -= count as u64;
-    Some(take_front(input, count))
-}
-
-/// Where that is all, the buffer goes with it: a connection that is idle keeps none.
-fn take_front(input: &mut BytesMut, count: usize) -> Bytes {
-    let front = if count == input.len() { std::mem::take(input) } else { input.split_to(count) };
-    front.freeze()
+    Some(input.split_to(count).freeze())
 }
 
 enum Taken {
@@ -292,8 +283,10 @@ fn take_chunk(chunk: &mut Chunk, input: &mut BytesMut) -> Result<Taken, Malforme
             Chunk::Line => match httparse::parse_chunk_size(input) {
                 Ok(httparse::Status::Complete((length, size))) => {
                     let line = input.get(..length.saturating_sub(2)).unwrap_or_default();
-                    // Extensions: what ends a line for others must not be within one for us.
-                    if length > MOST_AROUND || memchr::memchr2(b'\n', b'\r', line).is_some() {
+                    // httparse takes a line without a digit for the last one. And what ends a line for others must not be
+                    // within one for us, in an extension.
+                    let has_size = line.first().is_some_and(u8::is_ascii_hexdigit);
+                    if !has_size || length > MOST_AROUND || memchr::memchr2(b'\n', b'\r', line).is_some() {
                         return Err(Malformed::Chunks);
                     }
                     input.advance(length);
@@ -332,6 +325,11 @@ fn take_trailers(input: &mut BytesMut) -> Result<Taken, Malformed> {
     let mut space = [httparse::EMPTY_HEADER; MOST_FIELDS];
     match httparse::parse_headers(input, &mut space) {
         Ok(httparse::Status::Complete((length, fields))) if length <= MOST_AROUND => {
+            // httparse takes a lone LF for an end.
+            let taken = input.get(..length).unwrap_or_default();
+            if memchr::memchr_iter(b'\n', taken).any(|at| at == 0 || taken.get(at - 1) != Some(&b'\r')) {
+                return Err(Malformed::Trailers);
+            }
             let mut trailers = HeaderMap::with_capacity(fields.len());
             for field in fields {
                 let name = HeaderName::from_bytes(field.name.as_bytes()).map_err(|_| Malformed::Trailers)?;
@@ -424,6 +422,19 @@ mod tests {
         let trailers = format!("0\r\nx: {}", "x".repeat(MOST_AROUND));
         assert_eq!(decoded(chunked, &[trailers.as_bytes()]), Err(Malformed::Trailers));
         assert_eq!(decoded(chunked, &[b"fffffffffffffffff\r\n"]), Err(Malformed::Chunks), "more than 64 bits");
+    }
+
+    /// A chunk that is longer than its line says would else end the body, and what follows be another response.
+    #[test]
+    fn a_line_without_a_size_is_no_end() {
+        for wire in ["5\r\nhello\r\n\r\n\r\n", "\r\n\r\n", ";a\r\n\r\n", " \r\n\r\n"] {
+            let got = decoded(Decoder::Chunked(Chunk::Line), &[wire.as_bytes()]);
+            assert_eq!(got, Err(Malformed::Chunks), "{wire:?}");
+        }
+        for wire in ["0\r\n\n", "0\r\na: b\n\r\n", "0\r\na: b\r\n\n"] {
+            let got = decoded(Decoder::Chunked(Chunk::Line), &[wire.as_bytes()]);
+            assert_eq!(got, Err(Malformed::Trailers), "{wire:?}");
+        }
     }
 
     #[test]
