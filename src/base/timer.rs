@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::Sleep;
 
 use crate::base::clock;
@@ -21,16 +22,18 @@ const MOST_KEPT: usize = 256;
 #[derive(Default)]
 pub struct Timers(RefCell<Vec<Pin<Box<Sleep>>>>);
 
-/// A wait for a time. Takes an entry by its first poll.
+/// A wait for a time, polled by one task. Takes an entry by its first poll.
 pub struct Timer {
     timers: Rc<Timers>,
     entry: Option<Pin<Box<Sleep>>>,
+    /// The entry knows whom to wake.
+    is_heard: bool,
 }
 
 impl Timers {
     /// One that waits for nothing yet.
     pub fn timer(self: &Rc<Self>) -> Timer {
-        Timer { timers: self.clone(), entry: None }
+        Timer { timers: self.clone(), entry: None, is_heard: false }
     }
 }
 
@@ -49,14 +52,20 @@ impl Timer {
                     return Poll::Ready(());
                 }
                 entry.as_mut().reset(deadline);
+            } else if self.is_heard {
+                return Poll::Pending;
             }
+            // A task that has done enough for one turn is put off before the entry looks at who asks.
+            self.is_heard = has_budget_remaining();
             ready!(entry.as_mut().poll(context));
+            self.is_heard = false;
         }
     }
 
     /// Nothing is waited for any more.
     pub fn rest(&mut self) {
         let Some(entry) = self.entry.take() else { return };
+        self.is_heard = false;
         let mut kept = self.timers.0.borrow_mut();
         if kept.len() < MOST_KEPT {
             kept.push(entry);
@@ -109,6 +118,21 @@ mod tests {
         })
         .await;
         assert!(clock::now() >= at);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_was_put_off_by_the_runtime_is_woken_all_the_same() {
+        let (timers, at) = (Rc::new(Timers::default()), clock::now() + MOMENT);
+        let (mut timer, mut is_first) = (timers.timer(), true);
+        let waited = poll_fn(|context| {
+            while is_first && has_budget_remaining() {
+                ready!(tokio::task::coop::poll_proceed(context)).made_progress();
+            }
+            is_first = false;
+            timer.poll(at, context)
+        });
+        let waited = tokio::time::timeout(100 * MOMENT, waited).await;
+        assert!(waited.is_ok() && clock::now() >= at);
     }
 
     #[tokio::test]

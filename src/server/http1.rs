@@ -165,6 +165,7 @@ async fn carry(accepted: &Accepted, mut stream: ClientStream, mut tunnel: Tunnel
         }
     };
     let reason = tokio::select! {
+        biased;
         end = carry => match end {
             TunnelEnd::Closed => None,
             TunnelEnd::Idle => Some(Reason::TunnelIdle),
