@@ -137,8 +137,9 @@ impl Accepted {
         let mut timer = self.worker.timers.timer();
         let opened = tokio::select! {
             biased;
-            () = self.phases.reached(Phase::Stop) => return None,
+            // First, since mostly the request is there with the connection; who goes on looks at the phase again.
             opened = self.open(listener.tls.as_ref().map(|tls| tls.config.clone())) => opened,
+            () = self.phases.reached(Phase::Stop) => return None,
             () = poll_fn(|context| timer.poll(accepted + limit, context)) => {
                 Err((slow, "nothing came in time".to_owned()))
             }

@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::base::boxed::pinned;
 use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
@@ -296,5 +297,6 @@ fn accept(
         worker: context.clone(),
         phases: phases.clone(),
     };
-    spawn_local(Contained::new(accepted.serve(), context.clone(), "connection", || ()));
+    // Boxed: the runtime copies a task's future from place to place when it begins, and once more when it has ended.
+    spawn_local(pinned(|| Contained::new(accepted.serve(), context.clone(), "connection", || ())));
 }
