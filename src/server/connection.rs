@@ -10,7 +10,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::TryFutureExt as _;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderValue, Request, Response, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::service::Service;
 use tokio::io::AsyncReadExt;
@@ -155,7 +156,6 @@ impl Accepted {
             Some(_) => Watch::new(timeouts),
             None => Watch::from_first_byte(timeouts, accepted),
         });
-        let stream = ClientStream::new(transport, ahead, watch.clone());
         let peer = self.peer.ip().to_canonical();
         let info = Rc::new(ConnectionInfo {
             listener: self.listener.clone(),
@@ -171,6 +171,7 @@ impl Accepted {
             last_response: Cell::new(false),
             tunnel: RefCell::new(None),
         });
+        let stream = ClientStream::new(transport, ahead, watch.clone(), info.clone());
         Some(Begun { protocol, stream, info, watch })
     }
 
@@ -248,17 +249,21 @@ impl Accepted {
 pub(super) struct Requests {
     worker: Rc<WorkerContext>,
     info: Rc<ConnectionInfo>,
-    /// Of HTTP/2.
-    streams: Option<Streams>,
+    of: Of,
+}
+
+enum Of {
+    Http1(Rc<Watch>),
+    Http2(Streams),
 }
 
 impl Requests {
-    pub(super) fn of_http1(accepted: &Accepted, info: &Rc<ConnectionInfo>) -> Self {
-        Self { worker: accepted.worker.clone(), info: info.clone(), streams: None }
+    pub(super) fn of_http1(accepted: &Accepted, info: &Rc<ConnectionInfo>, watch: &Rc<Watch>) -> Self {
+        Self { worker: accepted.worker.clone(), info: info.clone(), of: Of::Http1(watch.clone()) }
     }
 
     pub(super) fn of_http2(accepted: &Accepted, info: &Rc<ConnectionInfo>, streams: Streams) -> Self {
-        Self { worker: accepted.worker.clone(), info: info.clone(), streams: Some(streams) }
+        Self { worker: accepted.worker.clone(), info: info.clone(), of: Of::Http2(streams) }
     }
 }
 
@@ -270,15 +275,27 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (worker, info) = (self.worker.clone(), self.info.clone());
-        match &self.streams {
-            None => pinned(|| proxy::handle(worker, info, request)),
-            Some(streams) => {
+        match &self.of {
+            Of::Http1(watch) => {
+                if is_last(&request) {
+                    watch.last_request();
+                }
+                pinned(|| proxy::handle(worker, info, request))
+            }
+            Of::Http2(streams) => {
                 let flow = streams.begin();
                 let with_flow = |response: Response<ResponseBody>| response.map(|body| body.with_flow(flow));
                 pinned(|| proxy::handle(worker, info, request).map_ok(with_flow))
             }
         }
     }
+}
+
+/// Whether the client has sent all that it will: a request without a body that asks for the connection's close
+/// (RFC 9112 §9.6).
+fn is_last(request: &Request<Incoming>) -> bool {
+    let closes = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"close");
+    request.headers().get(header::CONNECTION).is_some_and(closes) && request.body().is_end_stream()
 }
 
 /// Tells HTTP/2 with prior knowledge from HTTP/1.1 by the first bytes, if any; what was read comes first later on.

@@ -73,7 +73,7 @@ async fn busy(
     accepted: &Accepted,
     stream: ClientStream,
     info: &Rc<ConnectionInfo>,
-    watch: &Watch,
+    watch: &Rc<Watch>,
     timer: &mut Timer,
 ) -> Option<ClientStream> {
     let limit = accepted.limits().header_bytes.bytes() as usize;
@@ -81,7 +81,7 @@ async fn busy(
         .half_close(true)
         .max_header_size(limit)
         .max_buf_size(BUFFER.max(limit))
-        .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info));
+        .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info, watch));
     let mut engine = Http1 { connection, info, watch };
     let mut parks = false;
     match drive(&mut engine, accepted, info, watch, timer).await {

@@ -10,7 +10,7 @@ use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use nix::libc::{MSG_DONTWAIT, MSG_NOSIGNAL, MSG_PEEK};
+use nix::libc::{MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL, MSG_PEEK};
 use nix::sys::sendfile::sendfile;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
@@ -59,6 +59,22 @@ impl Socket {
             Self::Lost => return false,
         };
         arrived.unwrap_or(false)
+    }
+
+    /// Sends the last of a connection: it waits for the close, which then leaves in the same packet.
+    pub(super) fn poll_write_last(&mut self, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let send = |socket: SockRef<'_>| socket.send_with_flags(buf, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
+        if let Some(sent) = self.try_fresh(send) {
+            return Poll::Ready(sent);
+        }
+        let stream = self.polled()?;
+        loop {
+            ready!(stream.poll_write_ready(context))?;
+            match stream.try_io(Interest::WRITABLE, || send(SockRef::from(&*stream))) {
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     /// The stream in the poller, which it joins now if it has not before.
@@ -223,6 +239,22 @@ mod tests {
         let mut answer = String::new();
         client.read_to_string(&mut answer).unwrap();
         assert_eq!(answer, "pong");
+    }
+
+    #[tokio::test]
+    async fn what_is_last_leaves_with_the_close() {
+        for polled in [false, true] {
+            let (mut socket, mut client) = pair();
+            if polled {
+                socket.polled().unwrap();
+            }
+            let sent = std::future::poll_fn(|context| socket.poll_write_last(context, b"the end")).await.unwrap();
+            assert_eq!(sent, 7);
+            drop(socket);
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            assert_eq!(answer, "the end");
+        }
     }
 
     #[tokio::test]

@@ -9,6 +9,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
+use crate::base::flat::as_one;
+use crate::proxy::ConnectionInfo;
 use crate::server::socket::Socket;
 use crate::server::watch::Watch;
 
@@ -23,11 +25,17 @@ pub(super) struct ClientStream {
     transport: Transport,
     ahead: Bytes,
     watch: Rc<Watch>,
+    info: Rc<ConnectionInfo>,
 }
 
 impl ClientStream {
-    pub(super) fn new(transport: Transport, ahead: Bytes, watch: Rc<Watch>) -> Self {
-        Self { transport, ahead, watch }
+    pub(super) fn new(transport: Transport, ahead: Bytes, watch: Rc<Watch>, info: Rc<ConnectionInfo>) -> Self {
+        Self { transport, ahead, watch, info }
+    }
+
+    /// What is written now is the end of the last response, and the connection is closed behind it.
+    fn is_last(&self) -> bool {
+        self.watch.closes_behind() && self.info.running.get() == 0
     }
 
     /// Puts back bytes that were read and not used.
@@ -108,7 +116,10 @@ impl AsyncWrite for ClientStream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let is_last = this.is_last();
         let written = match &mut this.transport {
+            Transport::Clear(stream) if is_last => as_one(bufs, |flat| stream.poll_write_last(cx, flat))
+                .unwrap_or_else(|| Pin::new(stream).poll_write_vectored(cx, bufs)),
             Transport::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };

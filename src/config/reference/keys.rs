@@ -173,7 +173,11 @@ pub(super) const SECTIONS: &[Section] = &[
         "",
         &[
             key("memory", Default(r#""64MiB""#), "all that is stored"),
-            key("max_body", Default(r#""1MiB""#), "the largest body that is stored"),
+            key(
+                "max_body",
+                Default(r#""1MiB""#),
+                "the largest body that is stored; each from 64 KiB on takes a file descriptor",
+            ),
         ],
     ),
     section(
