@@ -14,6 +14,8 @@ use smallvec::SmallVec;
 
 /// Fields that a head, or the trailers, may have.
 const MOST_FIELDS: usize = 100;
+/// Room for what is added to them on their way, also to each copy that the cache gives out.
+const ADDED_FIELDS: usize = 4;
 /// The longest line before a chunk, extensions included, and the most that all trailers may take, in bytes.
 const MOST_AROUND: usize = 16 * 1024;
 
@@ -91,7 +93,7 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
         .map(|field| Field { name: place(field.name.as_bytes()), value: place(field.value) })
         .collect();
     let bytes = input.split_to(length).freeze();
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
     for Field { name, value } in &fields {
         let name = HeaderName::from_bytes(&bytes[name.0..name.1]);
         let name = name.map_err(|_| Malformed::Head(httparse::Error::HeaderName))?;
