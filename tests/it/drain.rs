@@ -54,7 +54,8 @@ fn a_drain_shows_in_readyz_within_100_ms() {
     let took = began.elapsed();
     assert!(took < Duration::from_millis(100), "{took:?}");
     // Whoever has not noticed yet is served.
-    assert_eq!(answer_to(proxy.address(), "GET", "/").status, 200);
+    let answer = answer_to(proxy.address(), "GET", "/");
+    assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(answer_to(proxy.metrics_address(), "GET", "/livez").status, 200);
 }
 
