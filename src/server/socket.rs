@@ -67,10 +67,19 @@ impl Socket {
         if let Some(sent) = self.try_fresh(send) {
             return Poll::Ready(sent);
         }
-        let stream = self.polled()?;
+        self.poll_send(context, |stream| send(SockRef::from(stream)))
+    }
+
+    /// Sends by a call of its own, once the poller has room for it.
+    fn poll_send(
+        &mut self,
+        context: &mut Context<'_>,
+        mut call: impl FnMut(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let stream = &*self.polled()?;
         loop {
             ready!(stream.poll_write_ready(context))?;
-            match stream.try_io(Interest::WRITABLE, || send(SockRef::from(&*stream))) {
+            match stream.try_io(Interest::WRITABLE, || call(stream)) {
                 Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
                 sent => return Poll::Ready(sent),
             }
@@ -102,17 +111,8 @@ impl Socket {
         from: u64,
         count: usize,
     ) -> Poll<io::Result<usize>> {
-        // A call that could not be told to come back at once: the socket itself must not block.
-        let stream = self.polled()?;
-        loop {
-            ready!(stream.poll_write_ready(context))?;
-            let mut from = from as i64;
-            let sent = stream.try_io(Interest::WRITABLE, || Ok(sendfile(&*stream, file, Some(&mut from), count)?));
-            match sent {
-                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
+        // Never while the socket is fresh: this call cannot be told to come back at once.
+        self.poll_send(context, |stream| Ok(sendfile(stream, file, Some(&mut (from as i64)), count)?))
     }
 
     /// Tries a call while the socket is fresh; none where it has to wait, or had to before.

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 
 /// Nothing to read and not closed: the only state in which an idle connection may be used again.
-#[expect(unsafe_code, reason = "the descriptor is owned by the driver beside which it is kept, so it is open")]
+#[expect(unsafe_code, reason = "the descriptor is owned by the stream beside which it is kept, so it is open")]
 pub(super) fn is_quiet(descriptor: RawFd) -> bool {
     let mut byte = [0];
     // SAFETY: `Connection` keeps the descriptor together with the stream that owns it, and drops both at once.

@@ -93,13 +93,10 @@ where
             Some(length) => Framing::Length(length.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(0)),
             None => Framing::Length(0),
         };
-        // A length without a body is found out at its end: were it sent, the next request would be taken for the body.
-        let has_body = framing != Framing::Length(0) && (framing != Framing::Chunked || !body.is_end_stream());
-        let mut this = Self { flat: head, framing, body: has_body.then_some(body), ..Self::nothing() };
-        if !has_body && framing == Framing::Chunked {
-            this.flat.extend_from_slice(b"0\r\n\r\n");
-        }
-        this
+        // Also one that has ended already. A length without a body is found out so: were it sent, the next request would be
+        // taken for the body.
+        let has_body = framing != Framing::Length(0);
+        Self { flat: head, framing, body: has_body.then_some(body), ..Self::nothing() }
     }
 
     /// Sends what there is. Ready when all of it has left.

@@ -233,7 +233,7 @@ impl Decoder {
     pub fn take(&mut self, input: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Malformed> {
         match self {
             Self::Ended => Ok(None),
-            Self::Length(left) => Ok(take_data(left, input)),
+            Self::Length(left) => Ok(take_bytes(left, input).map(Frame::data)),
             Self::UntilClose if input.is_empty() => Ok(None),
             Self::UntilClose => Ok(Some(Frame::data(input.split().freeze()))),
             Self::Chunked(chunk) => {
@@ -258,10 +258,6 @@ impl Decoder {
         *self = Self::Ended;
         whole
     }
-}
-
-fn take_data(left: &mut u64, input: &mut BytesMut) -> Option<Frame<Bytes>> {
-    take_bytes(left, input).map(Frame::data)
 }
 
 fn take_bytes(left: &mut u64, input: &mut BytesMut) -> Option<Bytes> {
@@ -302,10 +298,7 @@ fn take_chunk(chunk: &mut Chunk, input: &mut BytesMut) -> Result<Taken, Malforme
                 if *left == 0 {
                     *chunk = Chunk::End;
                 }
-                match data {
-                    Some(data) => return Ok(Taken::Data(data)),
-                    None => return Ok(Taken::Nothing),
-                }
+                return Ok(data.map_or(Taken::Nothing, Taken::Data));
             }
             Chunk::End => {
                 let end = input.get(..2).unwrap_or(input);
