@@ -1,7 +1,7 @@
 //! What runs now, as one value.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -20,7 +20,7 @@ use crate::upstream::pool_state::Traffic;
 use crate::upstream::resolve::LookupFault;
 
 /// A worker without a tick for so long is stuck.
-const STUCK_AFTER_MS: u64 = 10_000;
+const STUCK_AFTER: Duration = Duration::from_secs(10);
 
 /// The whole process.
 #[derive(Debug, Serialize)]
@@ -164,7 +164,7 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
         at_unix_ms: clock::unix_millis(),
         generation: snapshot.generation,
         draining: plane.draining.load(Ordering::Relaxed),
-        workers: plane.worker_ticks.len(),
+        workers: plane.heartbeats.workers(),
         connections: plane.connections.taken(),
         requests: in_flight.values().sum(),
         answered: plane.metrics.answered(),
@@ -189,9 +189,7 @@ pub fn status(plane: &Plane, last_reload: Option<Receipt>, now: Instant) -> Stat
 
 /// The first worker that has not ticked for so long that it must be stuck.
 pub fn stuck_worker(plane: &Plane, now: Instant) -> Option<usize> {
-    let now = clock::millis(now);
-    let is_stuck = |tick: &AtomicU64| now.saturating_sub(tick.load(Ordering::Relaxed)) > STUCK_AFTER_MS;
-    plane.worker_ticks.iter().position(is_stuck)
+    plane.heartbeats.stuck(STUCK_AFTER, now)
 }
 
 /// Every pool, in the config's order.

@@ -49,6 +49,11 @@ impl Phases {
         }
     }
 
+    /// Whether all who followed have gone.
+    pub(super) fn is_followed_by_none(&self) -> bool {
+        self.waiting.borrow().is_empty()
+    }
+
     /// For one task: wakes it by each change, from its first look on.
     pub(super) fn follow(self: &Rc<Self>) -> Follower {
         Follower { phases: self.clone(), key: None }

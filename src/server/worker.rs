@@ -6,7 +6,6 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -35,6 +34,8 @@ use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 const TICK: Duration = Duration::from_millis(200);
 /// How long a worker rests when the operating system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How many turns a worker gives its connections to go when it stops: 61 of them, at least, go in each.
+const MOST_LAST_TURNS: usize = 10_000;
 /// How often it says so.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
 
@@ -73,11 +74,6 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
     let mut sockets: HashMap<(Name, SocketAddr), Listening> = HashMap::new();
     let mut listeners: Vec<JoinHandle<()>> = Vec::new();
     let mut tick = tokio::time::interval(TICK);
-    let beat = || {
-        if let Some(stamp) = plane.worker_ticks.get(index) {
-            stamp.store(clock::millis(clock::now()), Ordering::Relaxed);
-        }
-    };
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -86,7 +82,7 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
                 continue;
             }
             _ = tick.tick() => {
-                beat();
+                plane.heartbeats.beat(index, clock::now());
                 for listening in sockets.values() {
                     listening.snapshot(&context);
                 }
@@ -124,19 +120,28 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
             }
             Some(WorkerCommand::Drain(accepted)) => {
                 phases.enter(Phase::Drain);
-                // All sockets were told to close before.
-                for listener in listeners.drain(..) {
-                    drop(listener.await);
-                }
-                // Whoever gave up waiting needs no answer.
-                let _ = accepted.send(());
+                // All sockets were told to close before. Beside this loop: without a free descriptor it takes long, and a stop
+                // must be heard meanwhile.
+                let closing = std::mem::take(&mut listeners);
+                spawn_local(async move {
+                    for listener in closing {
+                        drop(listener.await);
+                    }
+                    // Whoever gave up waiting needs no answer.
+                    let _ = accepted.send(());
+                });
             }
             Some(WorkerCommand::Stop) | None => break,
         }
     }
     phases.enter(Phase::Stop);
-    // One turn lets every connection see the word and write its record.
-    tokio::task::yield_now().await;
+    // Every connection sees the word and writes its record; the runtime polls a few of them in each turn.
+    for _ in 0..MOST_LAST_TURNS {
+        tokio::task::yield_now().await;
+        if phases.is_followed_by_none() {
+            break;
+        }
+    }
     context.log.tick();
 }
 

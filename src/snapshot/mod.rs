@@ -4,6 +4,7 @@
 //! A request keeps the snapshot that it began with.
 
 pub mod course;
+pub mod heartbeats;
 mod keys;
 pub mod plane;
 

@@ -2,13 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, oneshot};
 
+use crate::base::clock;
 use crate::base::slots::Slots;
 use crate::config::model::Name;
+use crate::snapshot::heartbeats::Heartbeats;
 use crate::snapshot::{Carried, Snapshot};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::Metrics;
@@ -31,8 +33,8 @@ pub struct Plane {
     pub held_bodies: Arc<Slots>,
     /// One for each worker: rung where somebody waits for the place of an idle connection.
     room_wanted: Vec<Notify>,
-    /// [`crate::base::clock::millis`] of each worker's last tick.
-    pub worker_ticks: Vec<AtomicU64>,
+    /// When each worker was last seen alive.
+    pub heartbeats: Heartbeats,
 }
 
 impl Plane {
@@ -53,7 +55,7 @@ impl Plane {
             draining: AtomicBool::new(false),
             held_bodies: Arc::default(),
             room_wanted: (0..workers).map(|_| Notify::new()).collect(),
-            worker_ticks: (0..workers).map(|_| AtomicU64::new(0)).collect(),
+            heartbeats: Heartbeats::new(workers, clock::now()),
         }
     }
 

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use headgate::base::clock;
+use nix::sys::signal::Signal;
 
 use crate::binary::{Headgate, headgate, simple};
 use crate::kit::{Client, Origin, eventually};
@@ -23,14 +24,37 @@ fn descriptors(pid: u32) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
 }
 
-#[test]
-fn without_descriptors_it_rests_and_serves_who_is_there_and_recovers() {
-    let origin = Origin::named("app");
+/// The program, with 64 descriptors and no more.
+fn limited() -> Command {
     // The shell's limit is both the soft and the hard one, so that headgate cannot raise it.
     let mut limited = Command::new("sh");
     limited.args(["-c", "ulimit -n 64; exec \"$@\"", "sh"]).arg(headgate().get_program());
     limited.env_remove("HEADGATE_CONFIG").env_remove("HEADGATE_LOG").env_remove("NOTIFY_SOCKET");
-    let headgate = Headgate::start_as(limited, &simple(origin.address));
+    limited
+}
+
+/// A worker that had no descriptor for who waited in the queue did not hear that its time was over: nothing was closed, so
+/// none became free.
+#[test]
+fn a_drain_without_descriptors_ends_by_its_deadline() {
+    let origin = Origin::named("app");
+    let config = simple(origin.address) + "[process]\nworkers = 1\ndrain.timeout = \"500ms\"\n";
+    let mut headgate = Headgate::start_as(limited(), &config);
+    let address = headgate.listener("http");
+    let mut crowd: Vec<Client> = (0..120).map(|_| Client::connect(address)).collect();
+    // Its own deadline is 10 s.
+    crowd.iter_mut().for_each(|client| client.send("GET / HT"));
+    eventually("every descriptor is taken", || descriptors(headgate.pid()) >= 63);
+    let began = clock::now();
+    headgate.signal(Signal::SIGTERM);
+    assert!(headgate.exit_code().is_some());
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[test]
+fn without_descriptors_it_rests_and_serves_who_is_there_and_recovers() {
+    let origin = Origin::named("app");
+    let headgate = Headgate::start_as(limited(), &simple(origin.address));
     let address = headgate.listener("http");
 
     // Enough that every worker has some of them, each with a connection to the origin behind it.

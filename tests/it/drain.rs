@@ -56,7 +56,8 @@ fn a_drain_shows_in_readyz_within_100_ms() {
     // Whoever has not noticed yet is served.
     let answer = answer_to(proxy.address(), "GET", "/");
     assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer_to(proxy.metrics_address(), "GET", "/livez").status, 200);
+    let alive = answer_to(proxy.metrics_address(), "GET", "/livez");
+    assert_eq!(alive.status, 200, "{alive:?}");
 }
 
 #[test]
@@ -101,6 +102,30 @@ fn a_request_whose_first_byte_comes_after_the_drain_began_is_answered() {
     let answer = client.receive().expect("an answer");
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     assert_eq!(proxy.stop().0, ExitKind::Clean);
+}
+
+/// The runtime polls some sixty connections in a turn, and a stop gave them one: the others were recorded as if their
+/// clients had left.
+#[test]
+fn whoever_is_cut_by_the_deadline_is_recorded_so() {
+    const CLIENTS: usize = 200;
+    let (open, closed) = gate();
+    let origin = Origin::scripted(move |_, _| {
+        closed.pass();
+        ok("late")
+    });
+    let proxy = one_worker(origin.address, "300ms");
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = Client::connect(proxy.address());
+            client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
+            client
+        })
+        .collect();
+    origin.await_heard(CLIENTS);
+    let log = proxy.logged();
+    drop((clients, open));
+    assert_eq!(log.iter().filter(|line| line["reason"] == "draining").count(), CLIENTS);
 }
 
 /// F30: a request that crossed the close of its idle connection was reset, and its client could not know whether it ran.
