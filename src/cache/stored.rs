@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Response, StatusCode};
 
@@ -100,6 +100,7 @@ impl Stored {
         if status != StatusCode::NO_CONTENT {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
+        move_out(&mut headers);
         let (selectors, keep) = match vary::names(response) {
             Ok(names) => (vary::selectors(names, request), Keep::Yes),
             Err(_) => (Box::default(), Keep::No),
@@ -196,6 +197,7 @@ impl Stored {
         let fallback = Freshness { ttl: Duration::ZERO, age: Duration::ZERO, assumed: self.assumed };
         let freshness = judged.unwrap_or(fallback);
         merged.remove(header::AGE);
+        move_out(&mut merged);
         Self {
             status: self.status,
             headers: merged,
@@ -293,6 +295,19 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
+/// Copies the values to one place of their own. One that came over the wire lies in the buffer that it was read into, of
+/// which an entry would hold all: many times what it counts for.
+fn move_out(headers: &mut HeaderMap) {
+    let mut place = BytesMut::with_capacity(headers.values().map(HeaderValue::len).sum());
+    for value in headers.values_mut() {
+        place.extend_from_slice(value.as_bytes());
+        // What was a value is one: this never fails.
+        if let Ok(moved) = HeaderValue::from_maybe_shared(place.split().freeze()) {
+            *value = moved;
+        }
+    }
+}
+
 /// Whether a list of entity tags holds `ours`, by weak comparison. A tag may hold commas: it is read by its quotes.
 fn lists_tag(list: &[u8], ours: Option<&[u8]>) -> bool {
     let mut rest = list.trim_ascii();
@@ -379,6 +394,24 @@ mod tests {
         ]);
         assert_eq!(kept.headers.get_all("x-kept").iter().count(), 2);
         assert_eq!(kept.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept", "content-length"]);
+    }
+
+    /// A small response that was kept held the buffer that it had come in.
+    #[test]
+    fn what_is_kept_holds_no_buffer_of_a_connection() {
+        let buffer = Bytes::from("\"tag\"".to_owned() + &" ".repeat(100_000));
+        let held = buffer.as_ptr_range();
+        let mut came = HeaderMap::new();
+        for name in ["etag", "x-same", "x-same"] {
+            came.append(name, HeaderValue::from_maybe_shared(buffer.slice(..5)).unwrap());
+        }
+        let freshness = Freshness { ttl: Duration::from_secs(60), age: Duration::ZERO, assumed: false };
+        let kept = Stored::new(&map(&[]), StatusCode::OK, &came, Bytes::new(), freshness, at(0));
+        for kept in [&kept, &kept.refreshed(&came, &RULE, at(1))] {
+            let values: Vec<_> = kept.headers.values().map(HeaderValue::as_bytes).collect();
+            assert!(values.iter().all(|value| !held.contains(&value.as_ptr())));
+            assert_eq!(values.iter().filter(|value| **value == b"\"tag\"").count(), 3);
+        }
     }
 
     #[test]
