@@ -55,8 +55,12 @@ impl Timer {
             } else if self.is_heard {
                 return Poll::Pending;
             }
-            // A task that has done enough for one turn is put off before the entry looks at who asks.
+            // A task that has done enough for one turn is put off before the entry looks at who asks: one that has in each
+            // turn would never hear of its time.
             self.is_heard = has_budget_remaining();
+            if !self.is_heard && clock::now() >= at {
+                return Poll::Ready(());
+            }
             ready!(entry.as_mut().poll(context));
             self.is_heard = false;
         }
@@ -133,6 +137,19 @@ mod tests {
         });
         let waited = tokio::time::timeout(100 * MOMENT, waited).await;
         assert!(waited.is_ok() && clock::now() >= at);
+    }
+
+    #[tokio::test]
+    async fn a_task_that_does_enough_in_each_turn_hears_of_its_time_all_the_same() {
+        let (timers, at) = (Rc::new(Timers::default()), clock::now() + MOMENT);
+        let mut timer = timers.timer();
+        let waited = poll_fn(|context| {
+            while has_budget_remaining() {
+                ready!(tokio::task::coop::poll_proceed(context)).made_progress();
+            }
+            timer.poll(at, context)
+        });
+        assert!(tokio::time::timeout(100 * MOMENT, waited).await.is_ok());
     }
 
     #[tokio::test]

@@ -84,6 +84,8 @@ pub(super) async fn attempt(
             return Outcome::Failure { error, progress: Progress::Sent, reused: false };
         };
         connection.begin(request);
+        // An earlier attempt may have ended while the client was waited for.
+        meter.inspect(|meter| meter.waiting.set(false));
         let exchange = std::future::poll_fn(|context| connection.poll_head(context, response));
         let exchanged = within(std::pin::pin!(exchange), worker.timers.timer(), began, patience, meter, end).await;
         break (exchanged.map(|exchanged| exchanged.map(|()| connection)), connect, rested);

@@ -57,6 +57,8 @@ struct Parts<B> {
     lost: Option<io::Error>,
     /// The request is a HEAD.
     to_head: bool,
+    /// Bytes of interim responses to it: all of them may have what one head may.
+    interim: usize,
     body: Decoder,
     /// It may be used for another request when this one is over.
     persists: bool,
@@ -110,6 +112,7 @@ impl<B> Connection<B> {
             sending: Sending::nothing(),
             lost: None,
             to_head: false,
+            interim: 0,
             body: Decoder::Ended,
             persists: true,
             idle_since: None,
@@ -165,6 +168,16 @@ impl<B> Connection<B> {
         before.zip(confirmed).is_some_and(|(before, confirmed)| confirmed <= before)
     }
 
+    /// Bytes of the request that have been written.
+    pub fn sent(&self) -> u64 {
+        self.0.sending.written()
+    }
+
+    /// What is missing of the request is not there yet.
+    pub fn awaits_body(&self) -> bool {
+        self.0.sending.awaits_body()
+    }
+
     /// All of the response's body has been taken.
     pub fn is_body_at_end(&self) -> bool {
         self.0.body.is_at_end()
@@ -204,7 +217,7 @@ where
     /// Begins an exchange: [`Self::poll_head`] sends the request.
     pub fn begin(&mut self, request: Request<B>) {
         let parts = &mut *self.0;
-        parts.to_head = request.method() == Method::HEAD;
+        (parts.to_head, parts.interim) = (request.method() == Method::HEAD, 0);
         parts.sending = Sending::new(request);
     }
 
@@ -252,8 +265,15 @@ where
         self.poll_send(context)?;
         loop {
             if !self.input.is_empty() {
+                let before = self.input.len();
                 match take_head(&mut self.input, self.to_head)? {
-                    Some(head) if head.is_interim() => continue,
+                    Some(head) if head.is_interim() => {
+                        self.interim += before - self.input.len();
+                        if self.interim > self.most {
+                            return Poll::Ready(Err(Malformed::TooLarge.into()));
+                        }
+                        continue;
+                    }
                     Some(head) => return Poll::Ready(Ok(head)),
                     None if self.input.len() >= self.most => return Poll::Ready(Err(Malformed::TooLarge.into())),
                     None => {}
@@ -283,7 +303,12 @@ where
             }
             if ready!(self.poll_input(context))? == 0 {
                 let whole = self.body.close();
-                return Poll::Ready(if whole { None } else { Some(Err(ExchangeError::Closed)) });
+                // A reset is told once, and may have been told to a write: the read behind it sees an end like any other.
+                return Poll::Ready(match self.lost.take() {
+                    Some(error) if error.kind() != io::ErrorKind::BrokenPipe => Some(Err(error.into())),
+                    _ if whole => None,
+                    _ => Some(Err(ExchangeError::Closed)),
+                });
             }
         }
     }
@@ -488,8 +513,11 @@ mod tests {
         }
     }
 
+    const EARLY: &str = "HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno";
+
     /// A POST whose body of eight bytes is to be fed, half of it sent, to an endpoint that has answered and does so.
     async fn answered_early(
+        answer: &'static str,
         then: impl FnOnce(std::net::TcpStream) + Send + 'static,
     ) -> (Connection<Fed>, tokio::sync::mpsc::UnboundedSender<Result<Bytes, &'static str>>) {
         use std::io::{Read, Write};
@@ -505,7 +533,7 @@ mod tests {
         let endpoint = std::thread::spawn(move || {
             let (mut peer, _) = listener.accept().unwrap();
             assert!(peer.read(&mut [0; 16]).unwrap() > 0);
-            peer.write_all(b"HTTP/1.1 413 Too Large\r\ncontent-length: 2\r\n\r\nno").unwrap();
+            peer.write_all(answer.as_bytes()).unwrap();
             then(peer);
         });
         // Without a turn of the runtime, which therefore knows nothing of it.
@@ -523,7 +551,7 @@ mod tests {
     #[tokio::test]
     async fn an_early_answer_is_read_though_the_endpoint_has_closed() {
         // With unread bytes: that is a reset.
-        let (mut connection, feed) = answered_early(drop).await;
+        let (mut connection, feed) = answered_early(EARLY, drop).await;
         feed.send(Ok(Bytes::from_static(b"half"))).unwrap();
         let response = head(&mut connection).await.expect("what the endpoint has said");
         assert_eq!(response.status(), 413);
@@ -531,9 +559,26 @@ mod tests {
         assert!(!connection.is_ready());
     }
 
+    /// The write had been told of the reset, and the read behind it took that for the body's end.
+    #[tokio::test]
+    async fn a_reset_does_not_end_a_body_that_ends_with_its_connection() {
+        let (keep, kept) = std::sync::mpsc::channel();
+        let answer = "HTTP/1.1 200 OK\r\n\r\nno";
+        let (mut connection, feed) = answered_early(answer, move |peer| keep.send(peer).unwrap()).await;
+        assert_eq!(head(&mut connection).await.unwrap().status(), 200);
+        let frame = std::future::poll_fn(|context| connection.poll_frame(context)).await;
+        assert_eq!(frame.unwrap().unwrap().data_ref().unwrap(), "no");
+        let peer = kept.recv().unwrap();
+        socket2::SockRef::from(&peer).set_linger(Some(Duration::ZERO)).unwrap();
+        drop(peer);
+        feed.send(Ok(Bytes::from_static(b"half"))).unwrap();
+        let body = connection.body().await;
+        assert!(matches!(body, Err(ExchangeError::Io(_))), "{body:?}");
+    }
+
     #[tokio::test]
     async fn a_request_that_breaks_off_behind_its_answer_ends_it() {
-        let (mut connection, feed) = answered_early(std::mem::forget).await;
+        let (mut connection, feed) = answered_early(EARLY, std::mem::forget).await;
         assert_eq!(head(&mut connection).await.unwrap().status(), 413);
         feed.send(Err("broken off")).unwrap();
         let body = connection.body().await;
@@ -546,7 +591,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_request_is_sent_when_its_length_is() {
-        let (mut connection, feed) = answered_early(std::mem::forget).await;
+        let (mut connection, feed) = answered_early(EARLY, std::mem::forget).await;
         assert_eq!(head(&mut connection).await.unwrap().status(), 413);
         assert!(!connection.is_ready());
         feed.send(Ok(Bytes::from_static(b"half"))).unwrap();

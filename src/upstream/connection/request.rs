@@ -37,7 +37,11 @@ pub(super) struct Sending<B> {
     piece: Bytes,
     tail: &'static [u8],
     body: Option<B>,
+    /// More of it was not there when it was last asked for.
+    waits: bool,
     framing: Framing,
+    /// Bytes, so far.
+    written: u64,
     /// Something was written that may lie in a buffer of TLS.
     unflushed: bool,
 }
@@ -58,7 +62,9 @@ impl<B> Sending<B> {
             piece: Bytes::new(),
             tail: b"",
             body: None,
+            waits: false,
             framing: Framing::Length(0),
+            written: 0,
             unflushed: false,
         }
     }
@@ -66,6 +72,16 @@ impl<B> Sending<B> {
     /// All of it has left.
     pub(super) fn is_sent(&self) -> bool {
         self.body.is_none() && !self.unflushed && self.is_written()
+    }
+
+    /// Bytes that have been written, framing included.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// What is missing is the body's next piece.
+    pub(super) fn awaits_body(&self) -> bool {
+        self.waits && self.body.is_some() && self.is_written()
     }
 
     fn is_written(&self) -> bool {
@@ -122,17 +138,17 @@ where
         S: AsyncWrite + Unpin,
     {
         loop {
-            let waits = self.poll_body(context).map_err(SendError::Body)?.is_pending();
+            self.waits = self.poll_body(context).map_err(SendError::Body)?.is_pending();
             while !self.is_written() {
                 ready!(self.poll_write(stream, context)).map_err(SendError::Io)?;
             }
             (self.gone, self.flat) = (0, Vec::new());
-            if self.body.is_none() || waits {
+            if self.body.is_none() || self.waits {
                 if self.unflushed {
                     ready!(Pin::new(&mut *stream).poll_flush(context)).map_err(SendError::Io)?;
                     self.unflushed = false;
                 }
-                return if waits { Poll::Pending } else { Poll::Ready(Ok(())) };
+                return if self.waits { Poll::Pending } else { Poll::Ready(Ok(())) };
             }
         }
     }
@@ -148,6 +164,7 @@ where
             count => count,
         };
         self.unflushed = true;
+        self.written += count as u64;
         let of_flat = count.min(flat.len());
         self.gone += of_flat;
         count -= of_flat;

@@ -101,8 +101,11 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
         headers.append(name, value.map_err(|_| Malformed::Head(httparse::Error::HeaderValue))?);
     }
     // To who speaks HTTP/1.0 another request would have to be of HTTP/1.0 as well.
-    let persists = !is_old && persists(&headers);
+    let mut persists = !is_old && persists(&headers);
     let body = framing(status, &mut headers, is_old, to_head)?;
+    // It may send what it announces, and that is no answer to the next request.
+    let announces = headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|it| it != "0");
+    persists &= status != StatusCode::NO_CONTENT || !announces;
     let mut response = Response::new(());
     *response.status_mut() = status;
     // A response has the version of who sends it (RFC 9110 §2.5), and for the client that is us.
