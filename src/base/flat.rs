@@ -5,7 +5,7 @@ use std::io::IoSlice;
 use smallvec::SmallVec;
 
 /// Up to this the copy costs less than the list.
-const SMALL: usize = 2048;
+pub const SMALL: usize = 2048;
 
 /// Hands all pieces to `send` as one. None, and nothing sent, where they are together too large to copy.
 pub fn as_one<T>(pieces: &[IoSlice<'_>], send: impl FnOnce(&[u8]) -> T) -> Option<T> {

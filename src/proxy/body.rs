@@ -18,6 +18,7 @@ use crate::base::reason::Reason;
 use crate::base::timer::{Timer, Timers};
 use crate::cache::Recorder;
 use crate::proxy::body_room::Room;
+use crate::proxy::client::ConnectionInfo;
 use crate::proxy::fault::Fault;
 use crate::proxy::flow::{self, Flow};
 use crate::proxy::headers;
@@ -73,6 +74,7 @@ pub struct ClientBody {
     /// The request's total time ends here.
     end: Instant,
     meter: Rc<BodyMeter>,
+    connection: Rc<ConnectionInfo>,
 }
 
 /// Runs only while something is waited for.
@@ -100,8 +102,16 @@ impl IdleTimer {
 }
 
 impl ClientBody {
-    pub(super) fn new(incoming: Incoming, limit: u64, idle: IdleTimer, end: Instant, meter: Rc<BodyMeter>) -> Self {
-        Self { incoming, limit, idle, end, meter }
+    /// Of a request on `connection`.
+    pub(super) fn new(
+        incoming: Incoming,
+        limit: u64,
+        idle: IdleTimer,
+        end: Instant,
+        meter: Rc<BodyMeter>,
+        connection: Rc<ConnectionInfo>,
+    ) -> Self {
+        Self { incoming, limit, idle, end, meter, connection }
     }
 
     /// The next piece, and what the conductor is to know of it.
@@ -110,7 +120,8 @@ impl ClientBody {
         match &frame {
             None => self.meter.ended.set(true),
             Some(Err(reason)) => self.meter.fault.set(Some(*reason)),
-            Some(Ok(_)) => self.meter.ended.set(self.incoming.is_end_stream()),
+            // An HTTP/2 client may end its stream later than its body.
+            Some(Ok(_)) => self.meter.ended.set(self.is_end_stream() || self.hint().exact() == Some(0)),
         }
         Poll::Ready(frame)
     }
@@ -135,6 +146,14 @@ impl ClientBody {
         };
         self.meter.waiting.set(false);
         self.idle.rest();
+        let is_last = match &frame {
+            None => true,
+            Some(Ok(frame)) => frame.is_trailers() || self.is_end_stream(),
+            Some(Err(_)) => false,
+        };
+        if is_last {
+            self.connection.unread.set(false);
+        }
         let frame = match frame {
             None => return Poll::Ready(None),
             Some(Err(error)) if is_gone(&error) => {
@@ -285,6 +304,8 @@ pub(super) struct EndpointBody {
     pub home: Home,
     pub lease: Option<Lease>,
     idle: IdleTimer,
+    /// How much of the request had left when the endpoint was last waited for.
+    sent: u64,
     /// The request's total time ends here.
     end: Option<Instant>,
     pub store: Option<Store>,
@@ -304,8 +325,8 @@ impl EndpointBody {
         idle: IdleTimer,
         end: Option<Instant>,
     ) -> Self {
-        let connection = Some(connection);
-        Self { connection, home, lease: Some(lease), idle, end, store: None }
+        let sent = connection.sent();
+        Self { connection: Some(connection), home, lease: Some(lease), idle, sent, end, store: None }
     }
 
     fn is_at_end(&self) -> bool {
@@ -356,6 +377,12 @@ impl EndpointBody {
         let Some(connection) = &mut self.connection else { return Poll::Ready(None) };
         match connection.poll_frame(context) {
             Poll::Pending => {
+                // While the request is on its way, the endpoint may be waiting for the rest; so may we, for the client, whose
+                // own limit holds then.
+                let sent = std::mem::replace(&mut self.sent, connection.sent());
+                if sent != self.sent || connection.awaits_body() {
+                    self.idle.rest();
+                }
                 ready!(self.idle.poll_expired(self.end, context));
                 let total = self.end.is_some_and(|end| clock::now() >= end);
                 Poll::Ready(Some(Err(if total { Reason::TotalTimeout } else { Reason::ResponseBodyTimeout })))

@@ -46,6 +46,12 @@ pub struct ConnectionInfo {
     pub closed_for: Cell<Option<Reason>>,
     /// The last request was refused, so the client may still be sending when the connection is closed.
     pub lingers: Cell<bool>,
+    /// Likewise: the body of the last request has not been read to its end. HTTP/1.1 only.
+    pub unread: Cell<bool>,
+    /// The close may be all that tells a client of HTTP/1.0 that it has the whole response.
+    pub ends_by_close: Cell<bool>,
+    /// The client has asked for the close behind this request, and sends nothing more. HTTP/1.1 only.
+    pub last_request: Cell<bool>,
     /// The connection is on its way out: its next response tells so. HTTP/1.1 only.
     pub last_response: Cell<bool>,
     /// A tunnel that an upgrade has set up; the driver takes it when hyper lets go of the connection.

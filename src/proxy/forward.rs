@@ -109,6 +109,7 @@ impl Forward<'_> {
             self.idle_timer(self.listener.timeouts.body),
             self.end(ledger),
             meter.clone(),
+            self.connection.clone(),
         );
         let retry = &self.plan.route.retry;
         let most = retry.body.bytes();

@@ -34,6 +34,7 @@ use std::rc::Rc;
 
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, Version, header};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 pub use admit::Authority;
@@ -57,6 +58,9 @@ use crate::proxy::admit::Admitted;
 use crate::proxy::ledger::Ledger;
 use crate::snapshot;
 
+/// The longest body, in bytes, that hyper may find in its buffer where nobody has read it: such a connection goes on.
+const SHORT: u64 = 16 * 1024;
+
 /// Handles one request. Always answers: what goes wrong becomes an answer with a reason.
 pub fn handle(
     worker: Rc<WorkerContext>,
@@ -66,10 +70,15 @@ pub fn handle(
     // Taken apart before the future begins, which would keep room for the whole beside its parts.
     let (mut parts, incoming) = request.into_parts();
     let of = worker.clone();
+    connection.unread.set(!incoming.is_end_stream());
+    connection.ends_by_close.set(parts.version == Version::HTTP_10);
+    let is_short = incoming.size_hint().exact().is_some_and(|length| length <= SHORT);
     let answering = async move {
         let version = parts.version;
         let mut answer = answer_to(&worker, &connection, &mut parts, incoming).await;
-        if connection.last_response.get() && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        // hyper ends a connection behind an answer to a body that it would have to wait for.
+        let ends = connection.unread.get() && !is_short && version < Version::HTTP_2;
+        if (connection.last_response.get() || ends) && answer.status() != StatusCode::SWITCHING_PROTOCOLS {
             // What its client sends behind it is not to reset the connection before it is read.
             connection.lingers.set(true);
             close_after(&mut answer, version);

@@ -168,6 +168,9 @@ impl Accepted {
             on_change: Cell::new(false),
             closed_for: Cell::new(None),
             lingers: Cell::new(false),
+            unread: Cell::new(false),
+            ends_by_close: Cell::new(false),
+            last_request: Cell::new(false),
             last_response: Cell::new(false),
             tunnel: RefCell::new(None),
         });
@@ -249,21 +252,13 @@ impl Accepted {
 pub(super) struct Requests {
     worker: Rc<WorkerContext>,
     info: Rc<ConnectionInfo>,
-    of: Of,
-}
-
-enum Of {
-    Http1(Rc<Watch>),
-    Http2(Streams),
+    /// HTTP/2's, which none other has.
+    streams: Option<Streams>,
 }
 
 impl Requests {
-    pub(super) fn of_http1(accepted: &Accepted, info: &Rc<ConnectionInfo>, watch: &Rc<Watch>) -> Self {
-        Self { worker: accepted.worker.clone(), info: info.clone(), of: Of::Http1(watch.clone()) }
-    }
-
-    pub(super) fn of_http2(accepted: &Accepted, info: &Rc<ConnectionInfo>, streams: Streams) -> Self {
-        Self { worker: accepted.worker.clone(), info: info.clone(), of: Of::Http2(streams) }
+    pub(super) fn of(accepted: &Accepted, info: &Rc<ConnectionInfo>, streams: Option<Streams>) -> Self {
+        Self { worker: accepted.worker.clone(), info: info.clone(), streams }
     }
 }
 
@@ -275,19 +270,13 @@ impl Service<Request<Incoming>> for Requests {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (worker, info) = (self.worker.clone(), self.info.clone());
-        match &self.of {
-            Of::Http1(watch) => {
-                if is_last(&request) {
-                    watch.last_request();
-                }
-                pinned(|| proxy::handle(worker, info, request))
-            }
-            Of::Http2(streams) => {
-                let flow = streams.begin();
-                let with_flow = |response: Response<ResponseBody>| response.map(|body| body.with_flow(flow));
-                pinned(|| proxy::handle(worker, info, request).map_ok(with_flow))
-            }
-        }
+        let Some(streams) = &self.streams else {
+            info.last_request.set(is_last(&request));
+            return pinned(|| proxy::handle(worker, info, request));
+        };
+        let flow = streams.begin();
+        let with_flow = |response: Response<ResponseBody>| response.map(|body| body.with_flow(flow));
+        pinned(|| proxy::handle(worker, info, request).map_ok(with_flow))
     }
 }
 

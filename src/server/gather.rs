@@ -16,6 +16,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::server::leave::Unsent;
+
 /// More than this does not wait together.
 const MOST: usize = 64 * 1024;
 /// A write of this size gains nothing from waiting: it fills a TLS record by itself.
@@ -50,6 +52,13 @@ impl<S: AsyncWrite + Unpin> Gather<S> {
     /// The stream's; what waited is lost, and the engine learns of it by its next write.
     pub(super) fn poll_drain(&self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.borrow_mut().poll_drain(context)
+    }
+}
+
+impl<S: Unsent> Unsent for Gather<S> {
+    fn unsent(&self) -> usize {
+        let this = self.0.borrow();
+        this.waiting.len() - this.gone + this.stream.unsent()
     }
 }
 

@@ -6,11 +6,10 @@
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::base::boxed::pinned;
 use crate::base::reason::Reason;
@@ -19,12 +18,10 @@ use crate::proxy::{ConnectionInfo, Tunnel};
 use crate::relay::{self, Carried, TunnelEnd};
 use crate::server::connection::{Accepted, Requests};
 use crate::server::drive::{End, Engine, drive};
+use crate::server::leave::{LINGER, leave};
 use crate::server::phase::Phase;
 use crate::server::stream::ClientStream;
 use crate::server::watch::{Expired, Watch};
-
-/// How long a connection's end may take.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// What hyper reads of a request at once, at most, and below which what waits of a response has it fetch the next piece:
 /// were it a piece's length, a slow reader would hold three (F46).
@@ -39,7 +36,7 @@ pub(super) async fn serve(accepted: &Accepted, mut stream: ClientStream, info: R
         // Of its requests it keeps nothing.
         info.authority.take();
         if !stream.has_ahead() && !park(accepted, &mut stream, &watch, &mut timer).await {
-            return end(stream, false).await;
+            return end(accepted, stream, false).await;
         }
     }
 }
@@ -81,37 +78,41 @@ async fn busy(
         .half_close(true)
         .max_header_size(limit)
         .max_buf_size(BUFFER.max(limit))
-        .serve_connection(TokioIo::new(stream), Requests::of_http1(accepted, info, watch));
+        .serve_connection(TokioIo::new(stream), Requests::of(accepted, info, None));
     let mut engine = Http1 { connection, info, watch };
-    let mut parks = false;
+    let (mut parks, mut breaks_off) = (false, false);
     match drive(&mut engine, accepted, info, watch, timer).await {
         // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
         End::Closed | End::Expired(Expired::KeepAlive) => {}
         End::Expired(Expired::Idle) => parks = true,
         End::Failed(error) => {
             accepted.explain(&error);
-            if !error.is_parse() {
-                return None;
-            }
+            breaks_off = !error.is_parse();
             // hyper has answered by itself, and the client may still be sending: as with a refusal of ours.
             info.lingers.set(true);
         }
         End::Expired(Expired::Fault(reason)) => {
             accepted.expire(info, reason);
-            return None;
+            breaks_off = true;
         }
         End::Stopped => {
             info.closed_for.set(Some(Reason::Draining));
-            return None;
+            breaks_off = true;
         }
     }
     let parts = engine.connection.into_parts();
     let stream = parts.io.into_inner().with_ahead(parts.read_buf);
+    if breaks_off {
+        if info.ends_by_close.get() {
+            stream.abort();
+        }
+        return None;
+    }
     let tunnel = info.tunnel.borrow_mut().take();
     match tunnel {
         Some(tunnel) => Box::pin(carry(accepted, stream, tunnel)).await,
         None if parks => return Some(stream),
-        None => end(stream, info.lingers.get()).await,
+        None => end(accepted, stream, info.lingers.get() || info.unread.get()).await,
     }
     None
 }
@@ -136,20 +137,15 @@ async fn park(accepted: &Accepted, stream: &mut ClientStream, watch: &Watch, tim
     .await
 }
 
-/// Ends our direction; where the client may still be sending, throws that away: a close with unread bytes is a reset,
-/// which takes back an answer that the client has not read yet.
-async fn end(mut stream: ClientStream, lingers: bool) {
-    if !lingers && stream.is_clear() {
-        // The close says as much.
-        return;
+/// Ends our direction; where the client may still be sending, hears it to its end.
+async fn end(accepted: &Accepted, mut stream: ClientStream, lingers: bool) {
+    if lingers {
+        return Box::pin(leave(&mut stream, accepted.timeouts().send)).await;
     }
-    let closed = async {
-        stream.shutdown().await?;
-        let mut thrown_away = vec![0; if lingers { 16 * 1024 } else { 0 }];
-        while lingers && stream.read(&mut thrown_away).await? > 0 {}
-        std::io::Result::Ok(())
-    };
-    let _ = tokio::time::timeout(LINGER, Box::pin(closed)).await;
+    // In clear the close says as much.
+    if !stream.is_clear() {
+        let _ = tokio::time::timeout(LINGER, Box::pin(stream.shutdown())).await;
+    }
 }
 
 /// Carries bytes both ways after an upgrade.

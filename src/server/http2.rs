@@ -3,7 +3,6 @@
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -13,12 +12,10 @@ use crate::proxy::{ConnectionInfo, WorkerContext};
 use crate::server::connection::{Accepted, Requests};
 use crate::server::drive::{End, Engine, drive};
 use crate::server::gather::Gather;
+use crate::server::leave::leave;
 use crate::server::stream::ClientStream;
 use crate::server::streams::Streams;
 use crate::server::watch::{Expired, Watch};
-
-/// How long the engine's last words may take to leave.
-const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What h2 holds of one stream's response before its client has taken some of it.
 const SEND_BUFFER: usize = 64 * 1024;
@@ -28,24 +25,25 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
     let limits = accepted.limits();
     let streams = Streams::new(accepted.timeouts().send, &accepted.worker.timers);
     watch.speaks_frames();
-    let io = Gather::new(stream);
+    let mut io = Gather::new(stream);
     let connection = http2::Builder::new(streams.clone())
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.header_bytes.bytes() as u32)
         .max_send_buf_size(SEND_BUFFER)
-        .serve_connection(TokioIo::new(io.clone()), Requests::of_http2(accepted, &info, streams.clone()));
+        .serve_connection(TokioIo::new(io.clone()), Requests::of(accepted, &info, Some(streams.clone())));
     let mut timer = accepted.worker.timers.timer();
     let mut engine = Http2 { connection, io: io.clone(), streams, worker: &accepted.worker, leaves: false };
     match drive(&mut engine, accepted, &info, &watch, &mut timer).await {
         End::Failed(error) => {
             accepted.explain(&error);
             // A GOAWAY may wait that tells the client why.
-            let _ = tokio::time::timeout(LAST_WORDS, std::future::poll_fn(|context| io.poll_drain(context))).await;
+            leave(&mut io, accepted.timeouts().send).await;
         }
+        End::Closed => leave(&mut io, accepted.timeouts().send).await,
         End::Expired(Expired::Fault(reason)) => accepted.expire(&info, reason),
         End::Stopped => info.closed_for.set(Some(Reason::Draining)),
-        End::Closed | End::Expired(Expired::KeepAlive | Expired::Idle) => {}
+        End::Expired(Expired::KeepAlive | Expired::Idle) => {}
     }
 }
 

@@ -5,6 +5,7 @@ mod drive;
 mod gather;
 mod http1;
 mod http2;
+mod leave;
 pub mod listener;
 mod phase;
 mod room;

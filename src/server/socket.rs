@@ -6,9 +6,10 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpStream as Unpolled;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use nix::libc::{MSG_DONTWAIT, MSG_MORE, MSG_NOSIGNAL, MSG_PEEK};
 use nix::sys::sendfile::sendfile;
@@ -16,7 +17,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::base::flat::as_one;
+use crate::base::flat::{SMALL, as_one};
 use crate::base::memfile;
 
 /// A client's socket.
@@ -61,13 +62,47 @@ impl Socket {
         arrived.unwrap_or(false)
     }
 
-    /// Sends the last of a connection: it waits for the close, which then leaves in the same packet.
-    pub(super) fn poll_write_last(&mut self, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    /// Sends the last of a connection: where it is short it waits for the close, which then leaves in the same packet.
+    pub(super) fn poll_write_last(
+        &mut self,
+        context: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let length: usize = bufs.iter().map(|buf| buf.len()).sum();
+        if length <= SMALL
+            && let Some(sent) = as_one(bufs, |flat| self.poll_send_more(context, flat))
+        {
+            return sent;
+        }
+        Pin::new(self).poll_write_vectored(context, bufs)
+    }
+
+    /// Sends what waits for more.
+    fn poll_send_more(&mut self, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let send = |socket: SockRef<'_>| socket.send_with_flags(buf, MSG_DONTWAIT | MSG_NOSIGNAL | MSG_MORE);
         if let Some(sent) = self.try_fresh(send) {
             return Poll::Ready(sent);
         }
         self.poll_send(context, |stream| send(SockRef::from(stream)))
+    }
+
+    /// Has the close reset the connection.
+    pub(super) fn abort(&self) {
+        // Where it fails, the connection is gone already.
+        let _ = match self {
+            Self::Fresh(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Polled(stream) => SockRef::from(stream).set_linger(Some(Duration::ZERO)),
+            Self::Lost => Ok(()),
+        };
+    }
+
+    /// Bytes that the client's kernel has not confirmed, our end among them. One syscall.
+    pub(super) fn unsent(&self) -> usize {
+        match self {
+            Self::Fresh(stream) => unsent(stream.as_fd()),
+            Self::Polled(stream) => unsent(stream.as_fd()),
+            Self::Lost => 0,
+        }
     }
 
     /// Sends by a call of its own, once the poller has room for it.
@@ -125,6 +160,23 @@ impl Socket {
                 done => return Some(done),
             }
         }
+    }
+}
+
+nix::ioctl_read_bad!(
+    /// What is in the queue towards the other side, and not confirmed.
+    siocoutq,
+    nix::libc::TIOCOUTQ,
+    nix::libc::c_int
+);
+
+#[expect(unsafe_code, reason = "nix leaves the ioctl's number and type to us: SIOCOUTQ writes an int")]
+fn unsent(socket: BorrowedFd<'_>) -> usize {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open for as long as it is borrowed, and the kernel writes one int.
+    match unsafe { siocoutq(socket.as_raw_fd(), &raw mut bytes) } {
+        Ok(_) => usize::try_from(bytes).unwrap_or(0),
+        Err(_) => 0,
     }
 }
 
@@ -248,7 +300,8 @@ mod tests {
             if polled {
                 socket.polled().unwrap();
             }
-            let sent = std::future::poll_fn(|context| socket.poll_write_last(context, b"the end")).await.unwrap();
+            let end = [io::IoSlice::new(b"the "), io::IoSlice::new(b"end")];
+            let sent = std::future::poll_fn(|context| socket.poll_write_last(context, &end)).await.unwrap();
             assert_eq!(sent, 7);
             drop(socket);
             let mut answer = String::new();

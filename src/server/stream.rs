@@ -9,8 +9,8 @@ use bytes::{Buf, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::server::TlsStream;
 
-use crate::base::flat::as_one;
 use crate::proxy::ConnectionInfo;
+use crate::server::leave::Unsent;
 use crate::server::socket::Socket;
 use crate::server::watch::Watch;
 
@@ -35,7 +35,7 @@ impl ClientStream {
 
     /// What is written now is the end of the last response, and the connection is closed behind it.
     fn is_last(&self) -> bool {
-        self.watch.closes_behind() && self.info.running.get() == 0
+        self.info.last_request.get() && self.info.running.get() == 0
     }
 
     /// Puts back bytes that were read and not used.
@@ -51,6 +51,18 @@ impl ClientStream {
 
     pub(super) fn is_clear(&self) -> bool {
         matches!(self.transport, Transport::Clear(_))
+    }
+
+    /// Lets the drop that follows reset the connection: what was sent last ends nothing.
+    pub(super) fn abort(&self) {
+        self.socket().abort();
+    }
+
+    fn socket(&self) -> &Socket {
+        match &self.transport {
+            Transport::Clear(socket) => socket,
+            Transport::Tls(stream) => stream.get_ref().0,
+        }
     }
 
     /// Ready when there is something to read; false where there is only the end of it. Takes no room while it waits.
@@ -70,10 +82,13 @@ impl ClientStream {
 
     /// Asks the kernel itself whether bytes wait. One syscall.
     pub(super) fn has_arrived(&self) -> bool {
-        match &self.transport {
-            Transport::Clear(socket) => socket.has_arrived(),
-            Transport::Tls(stream) => stream.get_ref().0.has_arrived(),
-        }
+        self.socket().has_arrived()
+    }
+}
+
+impl Unsent for ClientStream {
+    fn unsent(&self) -> usize {
+        self.socket().unsent()
     }
 }
 
@@ -118,8 +133,7 @@ impl AsyncWrite for ClientStream {
         let this = self.get_mut();
         let is_last = this.is_last();
         let written = match &mut this.transport {
-            Transport::Clear(stream) if is_last => as_one(bufs, |flat| stream.poll_write_last(cx, flat))
-                .unwrap_or_else(|| Pin::new(stream).poll_write_vectored(cx, bufs)),
+            Transport::Clear(stream) if is_last => stream.poll_write_last(cx, bufs),
             Transport::Clear(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         };

@@ -35,8 +35,6 @@ pub(super) struct Watch {
     drains_since: Cell<Option<Instant>>,
     /// Since when its client has been told that it ends.
     closing_since: Cell<Option<Instant>>,
-    /// The client has asked for the close, and sends nothing more.
-    closes_behind: Cell<bool>,
 }
 
 /// Why a connection is closed by its timer.
@@ -63,7 +61,6 @@ impl Watch {
             frames: Cell::new(false),
             drains_since: Cell::new(None),
             closing_since: Cell::new(None),
-            closes_behind: Cell::new(false),
         }
     }
 
@@ -92,16 +89,6 @@ impl Watch {
             self.closing_since.set(Some(clock::now()));
         }
         tells
-    }
-
-    /// The client wants no more than this request's response. It has sent all of it.
-    pub(super) fn last_request(&self) {
-        self.closes_behind.set(true);
-    }
-
-    /// Whether the connection is closed behind the response that is under way.
-    pub(super) fn closes_behind(&self) -> bool {
-        self.closes_behind.get()
     }
 
     /// Bytes came.

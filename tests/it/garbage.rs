@@ -1,8 +1,10 @@
 //! Endpoints that do not speak HTTP as they should: nobody else may be hurt by it.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
-use crate::kit::{Answer, Chaos, Client, Origin, Proxy, Way, exchange, ok};
+use crate::kit::{Answer, Chaos, Client, Origin, Proxy, Way, answer_to, await_later, exchange, ok};
 
 /// Answers each path with what is put in the story, `/canary` as it should be.
 fn origin(answer: Vec<u8>) -> Origin {
@@ -209,6 +211,41 @@ fn an_answer_in_single_bytes_is_an_answer() {
     drop(client);
     assert_eq!(relay.accepted(), 1, "the connection is kept");
     assert!(proxy.logged().iter().all(|line| line["reason"].is_null()));
+}
+
+/// Interim responses without end held the worker, and no timer rang.
+#[test]
+fn interim_responses_without_end_are_too_large() {
+    let origin = Origin::talking(|conversation, _| {
+        conversation.request();
+        let many = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1000);
+        while conversation.send(&many) {}
+    });
+    let proxy = Proxy::to(&[origin.address]);
+    let answer = answer_to(proxy.address(), "GET", "/");
+    assert_eq!((answer.status, answer.reason()), (502, Some("response_headers_too_large")));
+}
+
+/// The limit between two pieces of a response ran while the request was still on its way.
+#[test]
+fn an_endpoint_that_begins_its_answer_and_then_listens_is_in_time() {
+    let origin = Origin::talking(|conversation, _| {
+        conversation.head_only();
+        conversation.send("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n");
+        assert!(conversation.read_exactly(100_006).ends_with(b"abcdef"));
+        conversation.send("whole");
+    });
+    let proxy = Proxy::tuned(&[origin.address], "", "timeouts.body = \"400ms\"", "");
+    let mut client = Client::connect(proxy.address());
+    // More than is held before it is sent.
+    client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 100006\r\n\r\n");
+    client.send([b'x'; 100_000]);
+    for piece in ["a", "b", "c", "d", "e", "f"] {
+        await_later(Duration::from_millis(150));
+        client.send(piece);
+    }
+    let answer = client.receive().expect("an answer");
+    assert_eq!((answer.status, &*answer.body), (200, "whole"));
 }
 
 #[test]

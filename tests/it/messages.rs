@@ -1,9 +1,9 @@
 //! The odd corners of HTTP/1: expectations, forms of targets, versions, pipelines, trailers, early ends.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::sync::mpsc;
 
-use crate::kit::{Client, Heard, Origin, Proxy, exchange, ok};
+use crate::kit::{Client, Heard, Origin, Proxy, exchange, gate, ok};
 
 #[test]
 fn a_client_that_expects_continue_is_told_to_go_on() {
@@ -102,6 +102,63 @@ fn a_refusal_reaches_a_client_that_is_still_sending() {
             assert_eq!((answer.status, answer.reason()), (413, Some("body_too_large")));
         }
     }
+}
+
+/// Likewise with any other answer before the body's end: only refusals were heard out, and behind the others a reset took
+/// back what the client had not read.
+#[test]
+fn an_early_answer_reaches_a_client_that_is_still_sending() {
+    let (_open, closed) = gate();
+    let origin = Origin::talking(move |conversation, _| {
+        conversation.head_only();
+        conversation.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 5\r\n\r\nlarge");
+        // Reads no more, and stays.
+        closed.pass();
+    });
+    let config = Proxy::simple(&[origin.address], "")
+        + "\n[routes.moved]\nmatch.path = \"/moved\"\nredirect.to = \"/new\"\n\
+           [routes.fixed]\nmatch.path = \"/fixed\"\nrespond = { status = 200, body = \"ok\" }\n";
+    let proxy = Proxy::start(&config);
+    for (path, status) in [("/", 413), ("/moved", 308), ("/fixed", 200)] {
+        // More than all buffers on the way take.
+        for framing in ["content-length: 20000000\r\n\r\n", "transfer-encoding: chunked\r\n\r\n1312d00\r\n"] {
+            let mut client = Client::connect(proxy.address());
+            let request = format!("POST {path} HTTP/1.1\r\nhost: a\r\n{framing}{}", "x".repeat(20_000_000));
+            client.second().write_all(request.as_bytes()).expect("the connection stays until all is sent");
+            let answer = client.receive().expect("an answer");
+            assert_eq!((answer.status, answer.header("connection")), (status, Some("close")), "{path}");
+        }
+    }
+}
+
+/// What is there with its head is read in passing, and its connection goes on.
+#[test]
+fn a_short_body_that_nobody_wants_costs_no_connection() {
+    let config = "[listeners.http]\naddress = \"127.0.0.1:0\"\n\
+         [routes.all]\nmatch.path = \"/*\"\nrespond = { status = 200, body = \"ok\" }\n";
+    let proxy = Proxy::start(config);
+    let mut client = Client::connect(proxy.address());
+    for _ in 0..3 {
+        client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello");
+        let answer = client.receive().expect("an answer");
+        assert_eq!((answer.status, answer.header("connection")), (200, None));
+    }
+}
+
+/// A client of HTTP/1.0 took the part for the whole: an end in good order is how such a body ends.
+#[test]
+fn a_response_that_breaks_off_is_no_whole_one_to_a_client_of_http_1_0() {
+    let origin = Origin::talking(|conversation, _| {
+        conversation.request();
+        conversation.send("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n");
+    });
+    let proxy = Proxy::to(&[origin.address]);
+    let mut client = Client::connect(proxy.address());
+    client.send("GET / HTTP/1.0\r\nhost: a\r\n\r\n");
+    let mut all = Vec::new();
+    let end = client.second().read_to_end(&mut all);
+    assert_eq!(end.map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionReset), "{all:?}");
+    assert_eq!(proxy.logged()[0]["reason"], "response_incomplete");
 }
 
 /// Likewise where hyper refused by itself: its answer was followed by a close at once.
