@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::rows::{Goal, Row};
+use crate::statistics::Summary;
 
 /// Where a row stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -47,16 +48,17 @@ pub struct Judgement {
     pub verdict: Verdict,
 }
 
-/// Judges headgate's figure beside those of its peers, and of the relay where it took part.
-pub fn judge(row: &Row, headgate: f64, peers: &[f64], relay: Option<f64>) -> Judgement {
-    let better = peers.iter().copied().min_by(f64::total_cmp).filter(|better| *better > 0.0);
-    let ratio = better.map(|better| headgate / better);
-    let relay_ratio = relay.map(|relay| headgate / relay);
+/// Judges headgate's figures, one of each round, beside those of its peers, and of the relay where it took part.
+pub fn judge(row: &Row, headgate: &[f64], peers: &[&[f64]], relay: Option<&[f64]>) -> Judgement {
+    // The higher ratio is the one to the better peer.
+    let ratio = peers.iter().filter_map(|peer| paired(headgate, peer)).max_by(f64::total_cmp);
+    let relay_ratio = relay.and_then(|relay| paired(headgate, relay));
+    let median = Summary::of(headgate.iter().copied()).map(|summary| summary.median);
     let beside_relay = row.relay_goal.is_none_or(|goal| relay_ratio.is_some_and(|ratio| ratio <= goal));
     let reached = beside_relay
         && match row.goal {
             Goal::Ratio(goal) => ratio.is_some_and(|ratio| ratio <= goal),
-            Goal::Bytes(goal) => headgate <= goal,
+            Goal::Bytes(goal) => median.is_some_and(|bytes| bytes <= goal),
         };
     let above = row.gate.is_some_and(|gate| ratio.is_none_or(|ratio| ratio > gate));
     let verdict = match (above, reached) {
@@ -65,6 +67,13 @@ pub fn judge(row: &Row, headgate: f64, peers: &[f64], relay: Option<f64>) -> Jud
         (false, false) => Verdict::Gate,
     };
     Judgement { ratio, relay_ratio, verdict }
+}
+
+/// The median over the rounds of the ratio within each: a machine that becomes slower or faster meanwhile changes both
+/// figures of a round, and their ratio little.
+fn paired(figures: &[f64], others: &[f64]) -> Option<f64> {
+    let ratios = figures.iter().zip(others).filter(|(_, other)| **other > 0.0).map(|(figure, other)| figure / other);
+    Summary::of(ratios).map(|summary| summary.median)
 }
 
 #[cfg(test)]
@@ -77,7 +86,8 @@ mod tests {
     }
 
     fn said(id: &str, headgate: f64, peers: &[f64]) -> (Option<f64>, Verdict) {
-        let judgement = judge(row(id), headgate, peers, Some(headgate));
+        let peers: Vec<&[f64]> = peers.iter().map(std::slice::from_ref).collect();
+        let judgement = judge(row(id), &[headgate], &peers, Some(&[headgate]));
         (judgement.ratio, judgement.verdict)
     }
 
@@ -89,10 +99,18 @@ mod tests {
     }
 
     #[test]
+    fn a_machine_that_becomes_faster_favours_nobody() {
+        // Medians would say 12 to 10.
+        let judgement = judge(row("h1"), &[20.0, 12.0, 10.0], &[&[20.0, 10.0, 10.0], &[40.0, 24.0, 20.0]], None);
+        assert_eq!(judgement.ratio, Some(1.0));
+    }
+
+    #[test]
     fn the_relay_is_part_of_the_goal_where_it_says_so() {
-        assert_eq!(judge(row("h1"), 9.0, &[10.0], Some(7.0)).verdict, Verdict::Gate);
-        assert_eq!(judge(row("h1"), 9.0, &[10.0], Some(8.0)).relay_ratio, Some(1.125));
-        assert_eq!(judge(row("h1-1000"), 9.0, &[10.0], Some(7.0)).verdict, Verdict::Goal);
+        let beside = |id, relay| judge(row(id), &[9.0], &[&[10.0]], Some(&[relay]));
+        assert_eq!(beside("h1", 7.0).verdict, Verdict::Gate);
+        assert_eq!(beside("h1", 8.0).relay_ratio, Some(1.125));
+        assert_eq!(beside("h1-1000", 7.0).verdict, Verdict::Goal);
     }
 
     #[test]
