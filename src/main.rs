@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-mod allocator;
+use headgate::base::allocator::Allocator;
 
 #[global_allocator]
-static ALLOCATOR: allocator::Allocator = allocator::Allocator;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
     headgate::cli::main()

@@ -4,6 +4,7 @@
 //! Nothing here knows of HTTP routing, pools or config; nothing here blocks.
 
 pub mod address;
+pub mod allocator;
 pub mod base64;
 pub mod boxed;
 pub mod clock;

@@ -17,10 +17,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::base::boxed::pinned;
-use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::base::record::ConnectionRecord;
 use crate::base::task::spawn_local;
+use crate::base::{allocator, clock};
 use crate::config::model::Name;
 use crate::proxy::{Contained, Intake, WorkerContext, WorkerSnapshot};
 use crate::server::connection::{Accepted, Open};
@@ -32,6 +32,8 @@ use crate::snapshot::plane::{Plane, WorkerCommand, WorkerSender};
 
 /// How often a worker shows that it is alive, and hands its log over.
 const TICK: Duration = Duration::from_millis(200);
+/// In so many ticks memory is given back once.
+const GIVES_BACK_EVERY: u32 = 5;
 /// How long a worker rests when the operating system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How many turns a worker gives its connections to go when it stops: 61 of them, at least, go in each.
@@ -74,6 +76,7 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
     let mut sockets: HashMap<(Name, SocketAddr), Listening> = HashMap::new();
     let mut listeners: Vec<JoinHandle<()>> = Vec::new();
     let mut tick = tokio::time::interval(TICK);
+    let mut ticks = 0_u32;
     loop {
         let command = tokio::select! {
             command = commands.recv() => command,
@@ -90,6 +93,10 @@ async fn run(index: usize, plane: Arc<Plane>, mut commands: mpsc::UnboundedRecei
                 context.snapshot().pools.iter().for_each(|pool| pool.queue.look());
                 context.log.tick();
                 context.sweep(clock::now());
+                ticks = ticks.wrapping_add(1);
+                if ticks.is_multiple_of(GIVES_BACK_EVERY) {
+                    allocator::give_back();
+                }
                 continue;
             }
         };

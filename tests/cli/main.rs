@@ -1,4 +1,4 @@
-//! Stories told with the real program: signals, exit codes, the command line, systemd, a want of descriptors.
+//! Stories told with the real program: signals, exit codes, the command line, systemd, a want of descriptors, memory.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test says what is wrong by failing")]
 
@@ -8,6 +8,7 @@ mod commands;
 #[allow(dead_code, unused_imports, reason = "the stories in tests/it use the rest")]
 mod kit;
 mod logs;
+mod memory;
 mod panics;
 mod shortage;
 mod stopping;

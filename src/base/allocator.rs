@@ -10,7 +10,24 @@ use libmimalloc_sys as mi;
 const ORDINARY: usize = 16;
 
 /// The program's allocator.
-pub(crate) struct Allocator;
+pub struct Allocator;
+
+#[expect(
+    unsafe_code,
+    reason = "the crate declares only what every allocator has; this takes a bool and touches nothing of ours"
+)]
+mod more {
+    // SAFETY: as `mimalloc.h` declares it.
+    unsafe extern "C" {
+        pub(super) safe fn mi_collect(force: bool);
+    }
+}
+
+/// Gives back to the operating system what the calling thread has not needed for a second. mimalloc itself does so only
+/// in passing, when it takes or gives pages: a thread that has just become idle would keep all that it was busy with.
+pub fn give_back() {
+    more::mi_collect(false);
+}
 
 #[expect(unsafe_code, reason = "an allocator is unsafe by its trait; every pointer comes from mimalloc and goes back")]
 // SAFETY: each call is passed on as it is. mimalloc frees and moves what any of its functions gave, and a block that
