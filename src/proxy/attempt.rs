@@ -79,6 +79,16 @@ pub(super) async fn attempt(
             worker.idle.met_closed(endpoint.slot, rested.unwrap_or_default(), began, true);
             continue;
         }
+        // Opening it has its own limit. Where the whole attempt has one that is over, nothing is sent: what came of it nobody
+        // would wait for.
+        let waits_from = match (connect, per_try) {
+            (Some(took), Some(per_try)) if took >= per_try => {
+                let error = ProxyError::new(Stage::Connect, Reason::ConnectTimeout);
+                return Outcome::Failure { error, progress: Progress::NothingSent, reused: false };
+            }
+            (Some(took), None) => began + took,
+            _ => began,
+        };
         let Some(request) = request.take() else {
             let error = ProxyError::new(Stage::Exchange, Reason::Internal);
             return Outcome::Failure { error, progress: Progress::Sent, reused: false };
@@ -87,7 +97,7 @@ pub(super) async fn attempt(
         // An earlier attempt may have ended while the client was waited for.
         meter.inspect(|meter| meter.waiting.set(false));
         let exchange = std::future::poll_fn(|context| connection.poll_head(context, response));
-        let exchanged = within(std::pin::pin!(exchange), worker.timers.timer(), began, patience, meter, end).await;
+        let exchanged = within(std::pin::pin!(exchange), worker.timers.timer(), waits_from, patience, meter, end).await;
         break (exchanged.map(|exchanged| exchanged.map(|()| connection)), connect, rested);
     };
     let fail = |reason, source: Option<ExchangeError>, progress| {

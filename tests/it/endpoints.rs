@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use crate::kit::{Ca, Heard, Origin, Pair, Proxy, answer_to, eventually, ok, tls_door, unix_door};
+use crate::kit::{Ca, Chaos, Heard, Origin, Pair, Proxy, Way, answer_to, eventually, ok, tls_door, unix_door};
 
 /// One pool with these settings below its table.
 fn config(endpoint: &str, pool: &str) -> String {
@@ -108,6 +109,20 @@ fn headgate_offers_x25519mlkem768_to_endpoints() {
     let origin = Origin::named("app");
     let address = tls_door(origin.address, Arc::new(config));
     assert_eq!(through(address, &ca, "tls.ca_file = \"@FOLDER/ca.pem\"").0, 200);
+}
+
+/// Opening the connection took from it, and a request without time left was sent all the same.
+#[test]
+fn the_time_to_answer_begins_when_the_connection_is_open() {
+    let ca = Ca::new();
+    let mut config = (*ca.issue(&["127.0.0.1"]).server_config()).clone();
+    // Nothing comes between handshake and answer, each of which takes one delay.
+    config.send_tls13_tickets = 0;
+    let origin = Origin::named("app");
+    let door = tls_door(origin.address, Arc::new(config));
+    let late = Chaos::with(door, |_| (Way::Pass, Way::Delay(Duration::from_millis(600))));
+    let pool = "tls.ca_file = \"@FOLDER/ca.pem\"\ntimeouts = { connect = \"5s\", response = \"1s\" }";
+    assert_eq!(through(late.address, &ca, pool).0, 200);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// What is done to the bytes of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +36,8 @@ type Rule = dyn Fn(usize) -> Plan + Send;
 pub(crate) struct Chaos {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
+    /// Bound to the address and never listening: while connections are refused no other socket gets the port.
+    _held: Socket,
 }
 
 struct Shared {
@@ -94,8 +96,11 @@ impl Chaos {
 
     /// Treats each connection as the rule says.
     pub(crate) fn with(target: SocketAddr, rule: impl Fn(usize) -> Plan + Send + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        held.set_reuse_address(true).unwrap();
+        held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        let address = held.local_addr().unwrap().as_socket().unwrap();
+        let listener = TcpListener::bind(address).unwrap();
         let shared = Arc::new(Shared {
             target,
             rule: Mutex::new(Box::new(rule)),
@@ -104,7 +109,7 @@ impl Chaos {
             accepted: AtomicUsize::new(0),
             delay: (Mutex::default(), Condvar::new()),
         });
-        let chaos = Self { address, shared };
+        let chaos = Self { address, shared, _held: held };
         chaos.listen(listener);
         chaos
     }
