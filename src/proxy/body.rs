@@ -309,6 +309,8 @@ pub(super) struct EndpointBody {
     /// The request's total time ends here.
     end: Option<Instant>,
     pub store: Option<Store>,
+    /// What has come and is still to be given out.
+    rest: Bytes,
 }
 
 /// Puts a response aside for the cache while it passes.
@@ -326,7 +328,16 @@ impl EndpointBody {
         end: Option<Instant>,
     ) -> Self {
         let sent = connection.sent();
-        Self { connection: Some(connection), home, lease: Some(lease), idle, sent, end, store: None }
+        Self {
+            connection: Some(connection),
+            home,
+            lease: Some(lease),
+            idle,
+            sent,
+            end,
+            store: None,
+            rest: Bytes::new(),
+        }
     }
 
     fn is_at_end(&self) -> bool {
@@ -499,6 +510,17 @@ impl ResponseBody {
         Poll::Ready(Some(Err(BodyFault(Reason::Internal))))
     }
 
+    /// Notes that the client is given this.
+    fn give(&mut self, piece: Bytes) -> Bytes {
+        if let Some(flow) = &self.flow {
+            flow.gave();
+        }
+        if let Some(ledger) = &mut self.ledger {
+            ledger.bytes_out += piece.len() as u64;
+        }
+        piece
+    }
+
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyFault>>> {
         let this = self;
         if let Some(flow) = &this.flow {
@@ -510,54 +532,59 @@ impl ResponseBody {
                 return Poll::Ready(None);
             }
             Kind::Full(bytes) => {
-                let most = match &this.flow {
-                    Some(flow) => {
-                        flow.gave();
-                        flow::PIECE
-                    }
-                    None => usize::MAX,
-                };
+                let most = if this.flow.is_some() { flow::PIECE } else { usize::MAX };
                 let piece = bytes.split_to(bytes.len().min(most));
-                if let Some(ledger) = &mut this.ledger {
-                    ledger.bytes_out += piece.len() as u64;
-                }
-                if bytes.is_empty() {
+                let is_last = bytes.is_empty();
+                let piece = this.give(piece);
+                if is_last {
                     this.close();
                 }
                 return Poll::Ready(Some(Ok(Frame::data(piece))));
             }
             Kind::Endpoint(body) => body,
         };
+        if !body.rest.is_empty() {
+            let piece = body.rest.split_to(body.rest.len().min(flow::PIECE));
+            return Poll::Ready(Some(Ok(Frame::data(this.give(piece)))));
+        }
         match ready!(body.poll_next(context)) {
             None => {
                 body.finish();
                 this.close();
                 Poll::Ready(None)
             }
-            Some(Ok(frame)) => {
+            Some(Ok(mut frame)) => {
                 #[cfg(debug_assertions)]
                 sabotage::body();
-                if let Some(flow) = &this.flow {
-                    flow.gave();
-                }
-                let mut frame = frame;
-                if let Some(data) = frame.data_ref() {
-                    if let Some(ledger) = &mut this.ledger {
-                        ledger.bytes_out += data.len() as u64;
-                    }
-                    if let Some(store) = &mut body.store {
-                        store.recorder.push(data);
-                    }
-                }
                 if let Some(trailers) = frame.trailers_mut() {
                     headers::clean_trailers(trailers);
-                }
-                // hyper asks for nothing behind trailers.
-                if frame.is_trailers() || body.is_at_end() {
+                    // hyper asks for nothing behind trailers.
                     body.finish();
                     this.close();
+                    return Poll::Ready(Some(Ok(frame)));
                 }
-                Poll::Ready(Some(Ok(frame)))
+                let Ok(mut data) = frame.into_data() else { return Poll::Ready(None) };
+                if let Some(store) = &mut body.store {
+                    store.recorder.push(&data);
+                }
+                let is_long = this.flow.is_some() && data.len() > flow::PIECE;
+                match (body.is_at_end(), is_long) {
+                    (true, true) => {
+                        // What is still to be given out needs no connection.
+                        body.finish();
+                        this.kind = Kind::Full(data);
+                        return this.poll_next(context);
+                    }
+                    (true, false) => {
+                        body.finish();
+                        let data = this.give(data);
+                        this.close();
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    (false, true) => body.rest = data.split_off(flow::PIECE),
+                    (false, false) => {}
+                }
+                Poll::Ready(Some(Ok(Frame::data(this.give(data)))))
             }
             Some(Err(reason)) => {
                 if let Some(ledger) = &mut this.ledger {

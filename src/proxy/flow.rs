@@ -5,8 +5,10 @@ use std::time::Instant;
 
 use crate::base::clock;
 
-/// The most that a stream is given at once of what lies ready: more would be out of sight until the client takes it.
-pub(super) const PIECE: usize = 64 * 1024;
+/// The most that a stream is given at once of what lies ready: more would be out of sight until the client takes it. h2
+/// keeps a piece where it has room for one byte of it, so a client with a window of one byte has each of its streams
+/// hold as much (CVE-2019-9511). A frame's usual size (RFC 9113 §4.2).
+pub(super) const PIECE: usize = 16 * 1024;
 
 /// What a response's body and whoever drives its stream know of each other.
 #[derive(Debug, Default)]

@@ -70,11 +70,12 @@ pub fn handle(
     // Taken apart before the future begins, which would keep room for the whole beside its parts.
     let (mut parts, incoming) = request.into_parts();
     let of = worker.clone();
-    connection.unread.set(!incoming.is_end_stream());
-    connection.ends_by_close.set(parts.version == Version::HTTP_10);
-    let is_short = incoming.size_hint().exact().is_some_and(|length| length <= SHORT);
+    // In it, and nothing before it: what is done before a future is made has the whole of it copied.
     let answering = async move {
         let version = parts.version;
+        connection.ends_by_close.set(version == Version::HTTP_10);
+        connection.unread.set(!incoming.is_end_stream());
+        let is_short = incoming.size_hint().exact().is_some_and(|length| length <= SHORT);
         let mut answer = answer_to(&worker, &connection, &mut parts, incoming).await;
         // hyper ends a connection behind an answer to a body that it would have to wait for.
         let ends = connection.unread.get() && !is_short && version < Version::HTTP_2;

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use headgate::base::clock;
 
-use crate::kit::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Origin, Proxy, answer_to, eventually, ok};
+use crate::kit::{
+    End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, Origin, Proxy, RESET, answer_to, eventually, ok,
+};
 
 /// What an implicit reset says (RFC 9113 §7).
 const CANCEL: u32 = 8;
@@ -42,10 +44,13 @@ fn line_of(log: &str, path: &str) -> serde_json::Value {
     lines.into_iter().find(|line| line["path"] == path).unwrap_or_else(|| panic!("no {path} in {log}"))
 }
 
-/// A proxy that holds 300 kB in its cache as `/style.css`, and their origin.
-fn with_cached(listener: &str) -> (Origin, Proxy) {
-    let body = "x".repeat(300_000);
-    let length = body.len();
+/// A GET of it.
+const STYLE: [(&str, &str); 4] =
+    [(":method", "GET"), (":scheme", "http"), (":path", "/style.css"), (":authority", "notes.test")];
+
+/// A proxy that holds so many bytes in its cache as `/style.css`, and their origin.
+fn with_cached(listener: &str, length: usize) -> (Origin, Proxy) {
+    let body = "x".repeat(length);
     let answer = format!("HTTP/1.1 200 OK\r\ncache-control: max-age=60\r\ncontent-length: {length}\r\n\r\n{body}");
     let origin = Origin::scripted(move |_, _| answer.clone().into_bytes());
     let proxy = Proxy::tuned(&[origin.address], listener, "", "cache = { zone = \"main\" }");
@@ -71,22 +76,43 @@ fn a_client_that_opens_no_window_does_not_hold_its_stream() {
     assert_eq!(line_of(&log, "/large")["reason"], "send_timeout", "{log}");
 }
 
+/// CVE-2019-9511: for one byte of window h2 took all that it was given, and a response that it had whole was watched by
+/// nobody.
+#[test]
+fn a_window_of_one_byte_does_not_hold_a_stream() {
+    const STREAMS: usize = 50;
+    let (_origin, proxy) = with_cached("timeouts.send = \"1s\"", 60_000);
+    let mut frames = Frames::with(proxy.address(), &[(INITIAL_WINDOW_SIZE, 1)]);
+    for _ in 0..STREAMS {
+        frames.open(&STYLE, true);
+    }
+    let mut resets = 0;
+    while resets < STREAMS {
+        resets += usize::from(frames.receive().expect("the connection stays").kind == RESET);
+    }
+    drop(frames);
+    let log = proxy.logged();
+    // Two pieces: h2 asks for the second with the first in its hand.
+    let is_stalled = |line: &serde_json::Value| {
+        line["reason"] == "send_timeout" && line["bytes_out"].as_u64().is_some_and(|bytes| bytes <= 32 * 1024)
+    };
+    assert_eq!(log.iter().filter(|line| is_stalled(line)).count(), STREAMS, "{:?}", log.last());
+}
+
 #[test]
 fn a_stalled_stream_of_a_cached_answer_ends_too() {
-    let (origin, proxy) = with_cached("timeouts.send = \"1s\"");
+    let (origin, proxy) = with_cached("timeouts.send = \"1s\"", 300_000);
     let mut frames = Frames::with(proxy.address(), &[(INITIAL_WINDOW_SIZE, 10_000)]);
-    let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/style.css"), (":authority", "notes.test")];
-    let stream = frames.open(&fields, true);
+    let stream = frames.open(&STYLE, true);
     assert_eq!(frames.end(stream), End::Reset(CANCEL));
     assert_eq!(origin.heard().len(), 1, "the second came from the cache");
 }
 
 #[test]
 fn a_slow_reader_of_a_cached_answer_is_not_taken_for_an_idle_connection() {
-    let (_origin, proxy) = with_cached("timeouts.keep_alive = \"1s\"");
+    let (_origin, proxy) = with_cached("timeouts.keep_alive = \"1s\"", 300_000);
     let mut frames = Frames::with(proxy.address(), &[(INITIAL_WINDOW_SIZE, 10_000)]);
-    let fields = [(":method", "GET"), (":scheme", "http"), (":path", "/style.css"), (":authority", "notes.test")];
-    let stream = frames.open(&fields, true);
+    let stream = frames.open(&STYLE, true);
     // It takes longer than an idle connection lives, and then wants the rest.
     let began = clock::now();
     while began.elapsed() < Duration::from_secs(3) {

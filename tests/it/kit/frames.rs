@@ -7,7 +7,7 @@ use std::time::Duration;
 
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-const RESET: u8 = 3;
+pub(crate) const RESET: u8 = 3;
 const SETTINGS: u8 = 4;
 const PING: u8 = 6;
 const GOAWAY: u8 = 7;

@@ -16,7 +16,7 @@ pub(crate) use chaos::{Chaos, Way};
 pub(crate) use client::{Answer, Client, answer_to, exchange};
 pub(crate) use dns::{Dns, Record, Reply};
 pub(crate) use door::{tls_door, unix_door};
-pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS};
+pub(crate) use frames::{End, Frames, INITIAL_WINDOW_SIZE, MAX_CONCURRENT_STREAMS, RESET};
 pub(crate) use origin::{Conversation, Heard, Origin, ok};
 pub(crate) use protocol::{Content, Protocol, Talker};
 pub(crate) use proxy::Proxy;
