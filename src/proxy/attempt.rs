@@ -79,16 +79,16 @@ pub(super) async fn attempt(
             worker.idle.met_closed(endpoint.slot, rested.unwrap_or_default(), began, true);
             continue;
         }
-        // Opening it has its own limit. Where the whole attempt has one that is over, nothing is sent: what came of it nobody
-        // would wait for.
-        let waits_from = match (connect, per_try) {
-            (Some(took), Some(per_try)) if took >= per_try => {
-                let error = ProxyError::new(Stage::Connect, Reason::ConnectTimeout);
-                return Outcome::Failure { error, progress: Progress::NothingSent, reused: false };
-            }
-            (Some(took), None) => began + took,
-            _ => began,
-        };
+        // Opening it has its own limits. Where the whole attempt has one that is over, it waited too long for a place under
+        // `max_connections`, and nothing is sent: for what comes of it nobody would wait.
+        let opened = began + connect.unwrap_or_default();
+        let try_ends = per_try.map(|per_try| began + per_try);
+        if connect.is_some() && try_ends.is_some_and(|ends| ends <= opened) {
+            let error = ProxyError::new(Stage::Connect, Reason::QueueTimeout);
+            return Outcome::Failure { error, progress: Progress::NothingSent, reused: false };
+        }
+        let limit = opened + pool.spec.timeouts.response;
+        let limit = try_ends.map_or(limit, |ends| ends.min(limit)).min(end);
         let Some(request) = request.take() else {
             let error = ProxyError::new(Stage::Exchange, Reason::Internal);
             return Outcome::Failure { error, progress: Progress::Sent, reused: false };
@@ -97,7 +97,7 @@ pub(super) async fn attempt(
         // An earlier attempt may have ended while the client was waited for.
         meter.inspect(|meter| meter.waiting.set(false));
         let exchange = std::future::poll_fn(|context| connection.poll_head(context, response));
-        let exchanged = within(std::pin::pin!(exchange), worker.timers.timer(), waits_from, patience, meter, end).await;
+        let exchanged = within(std::pin::pin!(exchange), worker.timers.timer(), limit, patience, meter, end).await;
         break (exchanged.map(|exchanged| exchanged.map(|()| connection)), connect, rested);
     };
     let fail = |reason, source: Option<ExchangeError>, progress| {
@@ -134,17 +134,16 @@ pub(super) async fn attempt(
     }
 }
 
-/// Waits for the response's head: `response` long from the request's end, or from when the endpoint last took a
-/// piece of it, and no longer than until `end`.
+/// Waits for the response's head: until `limit`, or `response` long from the request's end, or from when the endpoint
+/// last took a piece of it; and no longer than until `end`.
 async fn within<T>(
     mut exchange: Pin<&mut impl Future<Output = T>>,
     mut timer: Timer,
-    began: Instant,
+    mut limit: Instant,
     response: Duration,
     meter: Option<&BodyMeter>,
     end: Instant,
 ) -> Result<T, Reason> {
-    let mut limit = (began + response).min(end);
     // A body that is on its way, and how much of it was taken when the timer was set.
     let mut sending = meter.filter(|meter| !meter.ended.get()).map(|meter| (meter, meter.bytes.get()));
     std::future::poll_fn(|context| {

@@ -75,7 +75,10 @@ pub fn handle(
         let version = parts.version;
         connection.ends_by_close.set(version == Version::HTTP_10);
         connection.unread.set(!incoming.is_end_stream());
-        let is_short = incoming.size_hint().exact().is_some_and(|length| length <= SHORT);
+        // A client that waits to be told to go on has not sent it.
+        let is_short = connection.unread.get()
+            && incoming.size_hint().exact().is_some_and(|length| length <= SHORT)
+            && !parts.headers.contains_key(header::EXPECT);
         let mut answer = answer_to(&worker, &connection, &mut parts, incoming).await;
         // hyper ends a connection behind an answer to a body that it would have to wait for.
         let ends = connection.unread.get() && !is_short && version < Version::HTTP_2;

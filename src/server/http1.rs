@@ -80,30 +80,33 @@ async fn busy(
         .max_buf_size(BUFFER.max(limit))
         .serve_connection(TokioIo::new(stream), Requests::of(accepted, info, None));
     let mut engine = Http1 { connection, info, watch };
-    let (mut parks, mut breaks_off) = (false, false);
+    let (mut parks, mut ends_badly, mut breaks_off) = (false, false, false);
     match drive(&mut engine, accepted, info, watch, timer).await {
         // An idle connection loses nothing, but over TLS its client is told that this is the end and no cut.
         End::Closed | End::Expired(Expired::KeepAlive) => {}
         End::Expired(Expired::Idle) => parks = true,
         End::Failed(error) => {
             accepted.explain(&error);
-            breaks_off = !error.is_parse();
+            ends_badly = !error.is_parse();
+            breaks_off = error.is_user();
             // hyper has answered by itself, and the client may still be sending: as with a refusal of ours.
             info.lingers.set(true);
         }
         End::Expired(Expired::Fault(reason)) => {
             accepted.expire(info, reason);
-            breaks_off = true;
+            ends_badly = true;
         }
         End::Stopped => {
             info.closed_for.set(Some(Reason::Draining));
-            breaks_off = true;
+            ends_badly = true;
         }
     }
+    // A body that ends with the connection would seem whole.
+    breaks_off |= info.running.get() > 0 || watch.is_blocked();
     let parts = engine.connection.into_parts();
     let stream = parts.io.into_inner().with_ahead(parts.read_buf);
-    if breaks_off {
-        if info.ends_by_close.get() {
+    if ends_badly {
+        if breaks_off && info.ends_by_close.get() {
             stream.abort();
         }
         return None;

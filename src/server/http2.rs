@@ -34,16 +34,27 @@ pub(super) async fn serve(accepted: &Accepted, stream: ClientStream, info: Rc<Co
         .serve_connection(TokioIo::new(io.clone()), Requests::of(accepted, &info, Some(streams.clone())));
     let mut timer = accepted.worker.timers.timer();
     let mut engine = Http2 { connection, io: io.clone(), streams, worker: &accepted.worker, leaves: false };
-    match drive(&mut engine, accepted, &info, &watch, &mut timer).await {
+    let leaves = match drive(&mut engine, accepted, &info, &watch, &mut timer).await {
+        // A GOAWAY may wait that tells the client why.
         End::Failed(error) => {
             accepted.explain(&error);
-            // A GOAWAY may wait that tells the client why.
-            leave(&mut io, accepted.timeouts().send).await;
+            true
         }
-        End::Closed => leave(&mut io, accepted.timeouts().send).await,
-        End::Expired(Expired::Fault(reason)) => accepted.expire(&info, reason),
-        End::Stopped => info.closed_for.set(Some(Reason::Draining)),
-        End::Expired(Expired::KeepAlive | Expired::Idle) => {}
+        End::Closed => true,
+        End::Expired(Expired::Fault(reason)) => {
+            accepted.expire(&info, reason);
+            false
+        }
+        End::Stopped => {
+            info.closed_for.set(Some(Reason::Draining));
+            false
+        }
+        End::Expired(Expired::KeepAlive | Expired::Idle) => false,
+    };
+    // Its streams with it: nobody polls them any more.
+    drop(engine);
+    if leaves {
+        leave(&mut io, accepted.timeouts().send).await;
     }
 }
 

@@ -23,18 +23,20 @@ fn what_clients_took_is_given_back_while_they_rest() {
     command.env("MIMALLOC_ALLOW_THP", "0");
     let headgate = Headgate::start_as(command, &(simple(origin.address) + "[process]\nworkers = 1\n"));
     let address = headgate.listener("http");
-    let ask = |client: &mut Client| {
-        client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n");
-        assert_eq!(client.receive().map(|answer| answer.status), Some(200));
+    let ask = |clients: &mut [Client]| {
+        clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+        for client in clients {
+            assert_eq!(client.receive().map(|answer| answer.status), Some(200));
+        }
     };
     for _ in 0..100 {
-        ask(&mut Client::connect(address));
+        ask(&mut [Client::connect(address)]);
     }
     let before = resident(headgate.pid());
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::connect(address)).collect();
-    clients.iter_mut().for_each(ask);
+    ask(&mut clients);
     let taken = resident(headgate.pid()).saturating_sub(before);
     assert!(taken > 8 * 1024 * CLIENTS as u64, "they are served at the same time: {taken}");
     eventually("most of it is given back", || resident(headgate.pid()).saturating_sub(before) < taken / 2);
-    clients.iter_mut().for_each(ask);
+    ask(&mut clients);
 }

@@ -115,14 +115,18 @@ fn headgate_offers_x25519mlkem768_to_endpoints() {
 #[test]
 fn the_time_to_answer_begins_when_the_connection_is_open() {
     let ca = Ca::new();
-    let mut config = (*ca.issue(&["127.0.0.1"]).server_config()).clone();
+    let mut tls = (*ca.issue(&["127.0.0.1"]).server_config()).clone();
     // Nothing comes between handshake and answer, each of which takes one delay.
-    config.send_tls13_tickets = 0;
+    tls.send_tls13_tickets = 0;
     let origin = Origin::named("app");
-    let door = tls_door(origin.address, Arc::new(config));
+    let door = tls_door(origin.address, Arc::new(tls));
     let late = Chaos::with(door, |_| (Way::Pass, Way::Delay(Duration::from_millis(600))));
     let pool = "tls.ca_file = \"@FOLDER/ca.pem\"\ntimeouts = { connect = \"5s\", response = \"1s\" }";
-    assert_eq!(through(late.address, &ca, pool).0, 200);
+    let config = config(&late.address.to_string(), pool);
+    for more in ["", "retry = { attempts = 1, per_try_timeout = \"5s\" }\n"] {
+        let proxy = Proxy::prepared(&(config.clone() + more), |folder| write_ca(folder, &ca));
+        assert_eq!(answer_to(proxy.address(), "GET", "/").status, 200, "{more}");
+    }
 }
 
 #[test]

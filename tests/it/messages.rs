@@ -145,6 +145,31 @@ fn a_short_body_that_nobody_wants_costs_no_connection() {
     }
 }
 
+/// It waits to be told, and is not: what it sends next would be taken for the body.
+#[test]
+fn an_answer_instead_of_continue_ends_the_connection() {
+    let config = "[listeners.http]\naddress = \"127.0.0.1:0\"\n\
+         [routes.all]\nmatch.path = \"/*\"\nrespond = { status = 200, body = \"ok\" }\n";
+    let proxy = Proxy::start(config);
+    let mut client = Client::connect(proxy.address());
+    client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
+    let answer = client.receive().expect("an answer");
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+}
+
+#[test]
+fn a_client_of_http_1_0_that_has_its_answer_is_not_reset() {
+    let origin = Origin::named("app");
+    let proxy = Proxy::tuned(&[origin.address], "timeouts.header = \"300ms\"", "", "");
+    let mut client = Client::connect(proxy.address());
+    client.send("GET / HTTP/1.0\r\nhost: a\r\nconnection: keep-alive\r\n\r\n");
+    assert_eq!(client.receive().expect("an answer").body, "app");
+    // Its next head never becomes whole.
+    client.send("GET / HT");
+    let end = client.second().read_to_end(&mut Vec::new());
+    assert_eq!(end.map_err(|error| error.kind()), Ok(0));
+}
+
 /// A client of HTTP/1.0 took the part for the whole: an end in good order is how such a body ends.
 #[test]
 fn a_response_that_breaks_off_is_no_whole_one_to_a_client_of_http_1_0() {
