@@ -18,17 +18,20 @@ pub struct Options {
     pub comparison: Comparison,
 }
 
+/// Of one turn.
+pub const SECONDS: u32 = 2;
+
 /// How to compare.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Comparison {
     /// Rows to run, by their ids; without it all.
     #[arg(long, value_delimiter = ',')]
     pub rows: Vec<String>,
-    /// Rounds; in each, every proxy has its turn. The default is 5, with --quick 3.
+    /// Rounds; in each, every proxy has its turn. The default is 7, with --quick 4.
     #[arg(long)]
     pub rounds: Option<usize>,
     /// Seconds for each proxy in each round.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = SECONDS)]
     pub seconds: u32,
     /// Only the headline rows, and no files written.
     #[arg(long)]

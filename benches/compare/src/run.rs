@@ -19,8 +19,13 @@ use crate::{ceiling, memory, probe};
 
 /// Memory varies little, and opening 10,000 connections takes long.
 const MAX_IDLE_ROUNDS: usize = 3;
+/// Turns at a fixed rate are long.
+const MAX_OPEN_ROUNDS: usize = 5;
+/// Several short rounds say more than a few long ones: the machine changes within seconds.
+const ROUNDS: usize = 7;
+const QUICK_ROUNDS: usize = 4;
 /// So many more where a row's ratio lies within this part of its gate: there noise would decide.
-const MORE_ROUNDS: usize = 2;
+const MORE_ROUNDS: usize = 4;
 const CLOSE: f64 = 0.1;
 /// At least this long at a fixed rate, in seconds: p99.9 of 5,000 requests/s needs as much.
 const MIN_OPEN_SECONDS: u32 = 5;
@@ -52,7 +57,7 @@ pub async fn run(options: &Comparison) -> Result<ExitCode> {
 
 async fn compare(options: &Comparison) -> Result<ExitCode> {
     let rows = chosen(options)?;
-    let rounds = options.rounds.unwrap_or(if options.quick { 3 } else { 5 });
+    let rounds = options.rounds.unwrap_or(if options.quick { QUICK_ROUNDS } else { ROUNDS });
     ensure!(rounds > 0 && options.seconds > 0, "rounds and seconds are at least 1");
     let lab = Lab::prepare(options).await?;
     let machine = Machine::look(&lab).await?;
@@ -104,7 +109,7 @@ async fn measure_row(lab: &Lab, row: &Row, rounds: usize, seconds: u32) -> RowRe
         report.ceiling = ceiling::of(lab, row, seconds).await.context("load alone")?;
         check_ceiling(row, report.ceiling)?;
         match row.generator {
-            Generator::Idle { tls } => idle_rounds(lab, tls, rounds.min(MAX_IDLE_ROUNDS)).await,
+            Generator::Idle { tls } => idle_rounds(lab, tls, most_rounds(row, rounds)).await,
             _ => load_rounds(lab, row, rounds, seconds).await,
         }
     };
@@ -135,6 +140,7 @@ async fn load_rounds(lab: &Lab, row: &Row, rounds: usize, seconds: u32) -> Resul
         proxies.push(proxy);
         all.push((kind, Vec::new()));
     }
+    let rounds = most_rounds(row, rounds);
     for round in 1..=rounds + MORE_ROUNDS {
         if round > rounds && !is_close(row.gate, judgement(row, &all).ratio) {
             break;
@@ -155,6 +161,15 @@ async fn load_rounds(lab: &Lab, row: &Row, rounds: usize, seconds: u32) -> Resul
         }
     }
     Ok(all)
+}
+
+/// So many of these are worth their time.
+fn most_rounds(row: &Row, rounds: usize) -> usize {
+    match row.unit() {
+        Unit::Bytes => rounds.min(MAX_IDLE_ROUNDS),
+        Unit::P99Micros => rounds.min(MAX_OPEN_ROUNDS),
+        Unit::CpuMicros => rounds,
+    }
 }
 
 /// Whether a few more rounds might judge otherwise.
@@ -255,11 +270,11 @@ fn place(options: &Comparison) -> Option<PathBuf> {
 
 /// Seconds that a row takes.
 fn estimate(row: &Row, rounds: usize, seconds: u32) -> f64 {
-    let turns = |rounds: usize| (rounds * kinds(row.relay).count()) as f64;
+    let turns = (most_rounds(row, rounds) * kinds(row.relay).count()) as f64;
     match row.unit() {
-        Unit::Bytes => turns(rounds.min(MAX_IDLE_ROUNDS)) * IDLE_TURN,
-        Unit::P99Micros => turns(rounds) * (f64::from(seconds.max(MIN_OPEN_SECONDS)) + TURN_EXTRA) + ROW_EXTRA + 7.0,
-        Unit::CpuMicros => (turns(rounds) + 1.0) * (f64::from(seconds) + TURN_EXTRA) + ROW_EXTRA,
+        Unit::Bytes => turns * IDLE_TURN,
+        Unit::P99Micros => turns * (f64::from(seconds.max(MIN_OPEN_SECONDS)) + TURN_EXTRA) + ROW_EXTRA + 7.0,
+        Unit::CpuMicros => (turns + 1.0) * (f64::from(seconds) + TURN_EXTRA) + ROW_EXTRA,
     }
 }
 
@@ -273,7 +288,7 @@ fn command(options: &Comparison, rounds: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::options::Options;
+    use crate::options::{Options, SECONDS};
     use clap::Parser;
 
     fn options(arguments: &[&str]) -> Comparison {
@@ -299,9 +314,9 @@ mod tests {
 
     #[test]
     fn the_command_is_one_to_type() {
-        assert_eq!(command(&options(&[]), 5), "make bench ARGS=\"--rounds 5 --seconds 3\"");
+        assert_eq!(command(&options(&[]), 7), "make bench ARGS=\"--rounds 7 --seconds 2\"");
         let quick = options(&["--quick", "--rows", "h1"]);
-        assert_eq!(command(&quick, 3), "make bench-quick ARGS=\"--rounds 3 --seconds 3 --rows h1\"");
+        assert_eq!(command(&quick, 3), "make bench-quick ARGS=\"--rounds 3 --seconds 2 --rows h1\"");
     }
 
     #[test]
@@ -314,11 +329,13 @@ mod tests {
 
     #[test]
     fn all_of_it_takes_no_more_than_half_an_hour_and_the_headlines_three_minutes() {
-        let all: f64 = ROWS.iter().map(|row| estimate(row, 5, 3)).sum();
+        let all: f64 = ROWS.iter().map(|row| estimate(row, ROUNDS, SECONDS)).sum();
         // Half of the gated rows may be close.
-        let more: f64 = ROWS.iter().filter(|row| row.gate.is_some()).map(|row| estimate(row, MORE_ROUNDS, 3)).sum();
+        let more = |row: &Row| estimate(row, ROUNDS + MORE_ROUNDS, SECONDS) - estimate(row, ROUNDS, SECONDS);
+        let more: f64 = ROWS.iter().filter(|row| row.gate.is_some()).map(more).sum();
         assert!(all + more / 2.0 < 29.0 * 60.0, "{all} and {more}");
-        let headlines: f64 = ROWS.iter().filter(|row| row.headline).map(|row| estimate(row, 3, 3)).sum();
+        let headlines: f64 =
+            ROWS.iter().filter(|row| row.headline).map(|row| estimate(row, QUICK_ROUNDS, SECONDS)).sum();
         assert!(headlines < 170.0, "{headlines}");
     }
 }

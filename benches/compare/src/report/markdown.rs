@@ -15,7 +15,7 @@ distance between the lowest and the highest round. *Busy* is the share of its co
 same of load and origin. *Load alone* is what the generator does against the origin, for TLS against a stand-in \
 that ends TLS and answers at once. The ratio is taken within each round, to the better of nginx and HAProxy, \
 and the median of these is told: the machine's drift would decide between two medians. Where it lies within a tenth of \
-the gate, two more rounds follow. Before a row is measured each proxy has to answer one request of its kind rightly; a row with any error is refused.
+the gate, four more rounds follow. Before a row is measured each proxy has to answer one request of its kind rightly; a row with any error is refused.
 
 headgate, where its version tells so, is the build of `make release`, guided by a profile of requests of the same kinds \
 (`src/train.rs`); nginx and HAProxy are the distribution's builds. headgate writes a JSON access log to a file, serves metrics, checks its endpoints, \
