@@ -27,7 +27,7 @@ pub struct Comparison {
     /// Rows to run, by their ids; without it all.
     #[arg(long, value_delimiter = ',')]
     pub rows: Vec<String>,
-    /// Rounds; in each, every proxy has its turn. The default is 7, with --quick 4.
+    /// Rounds; in each, every proxy has its turn. The default is 7, with --quick 3.
     #[arg(long)]
     pub rounds: Option<usize>,
     /// Seconds for each proxy in each round.

@@ -23,7 +23,7 @@ const MAX_IDLE_ROUNDS: usize = 3;
 const MAX_OPEN_ROUNDS: usize = 5;
 /// Several short rounds say more than a few long ones: the machine changes within seconds.
 const ROUNDS: usize = 7;
-const QUICK_ROUNDS: usize = 4;
+const QUICK_ROUNDS: usize = 3;
 /// So many more where a row's ratio lies within this part of its gate: there noise would decide.
 const MORE_ROUNDS: usize = 4;
 const CLOSE: f64 = 0.1;
