@@ -567,22 +567,14 @@ impl ResponseBody {
                 if let Some(store) = &mut body.store {
                     store.recorder.push(&data);
                 }
-                let is_long = this.flow.is_some() && data.len() > flow::PIECE;
-                match (body.is_at_end(), is_long) {
-                    (true, true) => {
-                        // What is still to be given out needs no connection.
-                        body.finish();
-                        this.kind = Kind::Full(data);
-                        return this.poll_next(context);
-                    }
-                    (true, false) => {
-                        body.finish();
-                        let data = this.give(data);
-                        this.close();
-                        return Poll::Ready(Some(Ok(Frame::data(data))));
-                    }
-                    (false, true) => body.rest = data.split_off(flow::PIECE),
-                    (false, false) => {}
+                if body.is_at_end() {
+                    // What is still to be given out needs no connection.
+                    body.finish();
+                    this.kind = Kind::Full(data);
+                    return this.poll_next(context);
+                }
+                if this.flow.is_some() && data.len() > flow::PIECE {
+                    body.rest = data.split_off(flow::PIECE);
                 }
                 Poll::Ready(Some(Ok(Frame::data(this.give(data)))))
             }

@@ -70,7 +70,7 @@ async fn busy(
     accepted: &Accepted,
     stream: ClientStream,
     info: &Rc<ConnectionInfo>,
-    watch: &Rc<Watch>,
+    watch: &Watch,
     timer: &mut Timer,
 ) -> Option<ClientStream> {
     let limit = accepted.limits().header_bytes.bytes() as usize;

@@ -36,10 +36,10 @@ const TICK: Duration = Duration::from_millis(200);
 const GIVES_BACK_EVERY: u32 = 5;
 /// How long a worker rests when the operating system has no descriptor left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-/// How many turns a worker gives its connections to go when it stops: 61 of them, at least, go in each.
-const MOST_LAST_TURNS: usize = 10_000;
 /// How often it says so.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(10);
+/// How many turns a worker gives its connections to go when it stops: 61 of them, at least, go in each.
+const MOST_LAST_TURNS: usize = 10_000;
 
 /// A running worker.
 pub struct Worker {

@@ -131,12 +131,18 @@ fn an_early_answer_reaches_a_client_that_is_still_sending() {
     }
 }
 
+/// A proxy that answers everything by itself.
+fn answering(body: &str) -> Proxy {
+    Proxy::start(&format!(
+        "[listeners.http]\naddress = \"127.0.0.1:0\"\n\
+         [routes.all]\nmatch.path = \"/*\"\nrespond = {{ status = 200, body = \"{body}\" }}\n"
+    ))
+}
+
 /// What is there with its head is read in passing, and its connection goes on.
 #[test]
 fn a_short_body_that_nobody_wants_costs_no_connection() {
-    let config = "[listeners.http]\naddress = \"127.0.0.1:0\"\n\
-         [routes.all]\nmatch.path = \"/*\"\nrespond = { status = 200, body = \"ok\" }\n";
-    let proxy = Proxy::start(config);
+    let proxy = answering("ok");
     let mut client = Client::connect(proxy.address());
     for _ in 0..3 {
         client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nhello");
@@ -148,9 +154,7 @@ fn a_short_body_that_nobody_wants_costs_no_connection() {
 /// It waits to be told, and is not: what it sends next would be taken for the body.
 #[test]
 fn an_answer_instead_of_continue_ends_the_connection() {
-    let config = "[listeners.http]\naddress = \"127.0.0.1:0\"\n\
-         [routes.all]\nmatch.path = \"/*\"\nrespond = { status = 200, body = \"ok\" }\n";
-    let proxy = Proxy::start(config);
+    let proxy = answering("ok");
     let mut client = Client::connect(proxy.address());
     client.send("POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n");
     let answer = client.receive().expect("an answer");
@@ -324,12 +328,7 @@ fn trailers_pass_both_ways_without_what_they_may_not_carry() {
 #[test]
 fn an_answer_to_an_unread_body_reaches_a_client_that_is_slow_to_take_it() {
     const LENGTH: usize = 1 << 20;
-    let config = format!(
-        "[listeners.http]\naddress = \"127.0.0.1:0\"\n\
-         [routes.all]\nmatch.path = \"/*\"\nrespond = {{ status = 200, body = \"{}\" }}\n",
-        "x".repeat(LENGTH)
-    );
-    let proxy = Proxy::start(&config);
+    let proxy = answering(&"x".repeat(LENGTH));
     let mut client = Client::slow(proxy.address());
     client.send("POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\nand no more");
     let answer = client.receive().expect("all of it");

@@ -103,9 +103,11 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
     // To who speaks HTTP/1.0 another request would have to be of HTTP/1.0 as well.
     let mut persists = !is_old && persists(&headers);
     let body = framing(status, &mut headers, is_old, to_head)?;
-    // It may send what it announces, and that is no answer to the next request.
-    let announces = headers.contains_key(TRANSFER_ENCODING) || headers.get(CONTENT_LENGTH).is_some_and(|it| it != "0");
-    persists &= status != StatusCode::NO_CONTENT || !announces;
+    if status == StatusCode::NO_CONTENT {
+        // It may send what it announces, and that is no answer to the next request.
+        let has_length = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
+        persists &= !has_length && !headers.contains_key(TRANSFER_ENCODING);
+    }
     let mut response = Response::new(());
     *response.status_mut() = status;
     // A response has the version of who sends it (RFC 9110 §2.5), and for the client that is us.
@@ -447,6 +449,14 @@ mod tests {
             assert_eq!(decoder.close(), whole, "{decoder:?}");
             assert!(decoder.is_at_end());
         }
+    }
+
+    #[test]
+    fn a_204_that_announces_a_body_is_the_last_on_its_connection() {
+        let persists =
+            |fields: &str| head(&format!("HTTP/1.1 204 No Content\r\n{fields}\r\n")).unwrap().unwrap().persists;
+        assert!(persists("") && persists("content-length: 0\r\n"));
+        assert!(!persists("content-length: 2\r\n") && !persists("transfer-encoding: chunked\r\n"));
     }
 
     proptest! {
