@@ -25,6 +25,8 @@ pub(super) struct Heard {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) statuses: Vec<u16>,
+    /// Its connection did not end in good order.
+    pub(super) was_reset: bool,
     pub(super) heard: Vec<Heard>,
 }
 
@@ -84,19 +86,20 @@ impl Stage {
         let ip = Ipv4Addr::from(0x7f01_0000 + number % 0x00fe_0000);
         let mut stream = self.connect(ip);
         // headgate may refuse and close before the last byte.
-        let _ = match pace {
+        let sent = match pace {
             Pace::AtOnce => stream.write_all(data),
             Pace::ByteByByte => data.iter().try_for_each(|byte| stream.write_all(&[*byte])),
         };
         let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
         let ended = stream.read_to_end(&mut answer);
+        let was_reset = sent.is_err() || ended.is_err();
         let timed_out = ended.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
         assert!(!timed_out, "neither answered nor closed: {}", data.escape_ascii());
         let faults = std::mem::take(&mut *self.faults.lock().unwrap());
         assert!(faults.is_empty(), "{faults:#?}");
         let heard = self.heard.lock().unwrap().remove(&IpAddr::V4(ip)).unwrap_or_default();
-        Outcome { statuses: statuses(&answer), heard }
+        Outcome { statuses: statuses(&answer), was_reset, heard }
     }
 
     /// A request of its own must get its own answer, whatever happened before.

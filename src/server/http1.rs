@@ -142,12 +142,13 @@ async fn park(accepted: &Accepted, stream: &mut ClientStream, watch: &Watch, tim
 
 /// Ends our direction; where the client may still be sending, hears it to its end.
 async fn end(accepted: &Accepted, mut stream: ClientStream, lingers: bool) {
-    if lingers {
-        return Box::pin(leave(&mut stream, accepted.timeouts().send)).await;
-    }
     // In clear the close says as much.
-    if !stream.is_clear() {
+    if !lingers && !stream.is_clear() {
         let _ = tokio::time::timeout(LINGER, Box::pin(stream.shutdown())).await;
+    }
+    // Bytes behind what was to be the last request have been read by nobody: the close would take its answer back.
+    if lingers || stream.has_arrived() {
+        Box::pin(leave(&mut stream, accepted.timeouts().send)).await;
     }
 }
 

@@ -276,6 +276,29 @@ fn close_is_for_one_side_only() {
     assert_eq!(origin.connections(), 3);
 }
 
+/// Bytes that nobody reads had the close take back the answer before it.
+#[test]
+fn what_comes_behind_a_close_takes_no_answer_back() {
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let wait = std::sync::Mutex::new(wait);
+    let origin = Origin::talking(move |conversation, _| {
+        conversation.request().unwrap();
+        wait.lock().unwrap().recv().unwrap();
+        conversation.send(ok("app"));
+    });
+    let proxy = Proxy::to(&[origin.address]);
+    for (number, more) in ["\r\n", "GET /more HTTP/1.1\r\nhost: a\r\n\r\n"].into_iter().enumerate() {
+        let mut client = Client::connect(proxy.address());
+        client.send("GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        origin.await_heard(number + 1);
+        client.send(more);
+        go.send(()).unwrap();
+        assert_eq!(client.receive().expect("an answer").body, "app", "{more:?}");
+        assert!(client.rest().is_empty());
+    }
+    assert_eq!(origin.heard().len(), 2);
+}
+
 #[test]
 fn clients_of_http_1_0_are_served_their_way() {
     let origin = Origin::scripted(|heard, _| match heard.line.contains("chunked") {
