@@ -1,7 +1,7 @@
 //! Responses of endpoints: however they are cut, the same comes of them, and nothing of them passes for more.
 
 use bytes::BytesMut;
-use headgate::upstream::connection::response::{Decoder, Malformed, take_head};
+use headgate::upstream::connection::response::{BodyReader, Malformed, take_head};
 use http::{HeaderMap, StatusCode};
 
 /// What came: statuses with the length that their fields tell, bodies, trailers, and whether the last body has ended.
@@ -24,18 +24,18 @@ pub fn target(data: &[u8]) {
 fn read(wire: &[u8], piece: usize, to_head: bool) -> Result<Came, Malformed> {
     let mut input = BytesMut::new();
     let (mut heads, mut body, mut trailers) = (Vec::new(), Vec::new(), None);
-    let mut decoder: Option<Decoder> = None;
+    let mut reader: Option<BodyReader> = None;
     for piece in wire.chunks(piece) {
         input.extend_from_slice(piece);
-        while decoder.is_none() && !input.is_empty() {
+        while reader.is_none() && !input.is_empty() {
             let Some(head) = take_head(&mut input, to_head)? else { break };
             if !head.is_interim() {
-                decoder = Some(head.body);
+                reader = Some(head.body);
             }
             heads.push((head.response.status(), head.response.headers().clone()));
         }
-        if let Some(decoder) = &mut decoder {
-            while let Some(frame) = decoder.take(&mut input)? {
+        if let Some(reader) = &mut reader {
+            while let Some(frame) = reader.take(&mut input)? {
                 match frame.into_data() {
                     Ok(data) => body.extend_from_slice(&data),
                     Err(frame) => trailers = frame.into_trailers().ok(),
@@ -43,7 +43,7 @@ fn read(wire: &[u8], piece: usize, to_head: bool) -> Result<Came, Malformed> {
             }
         }
     }
-    Ok((heads, body, trailers, decoder.is_some_and(|decoder| decoder.is_at_end())))
+    Ok((heads, body, trailers, reader.is_some_and(|reader| reader.is_at_end())))
 }
 
 /// A length that the client is told is the body's.

@@ -5,9 +5,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 
 use crate::base::reason::Reason;
 use crate::config::model::{HeaderEdits, Respond};
-use crate::proxy::body::ResponseBody;
 use crate::proxy::headers;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::response_body::ResponseBody;
 
 /// Seconds after which a client may try again when nothing can serve it now.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");

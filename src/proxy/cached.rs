@@ -12,9 +12,9 @@ use crate::cache::{
     self, BypassReason, Cache, CacheKey, CacheStatus, Lookup, MissReason, Recorder, Stored, cache_status,
 };
 use crate::config::model::RouteCache;
-use crate::proxy::body::{EndpointBody, Store};
 use crate::proxy::forward::Forward;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::response_body::{EndpointBody, Store};
 
 /// What the cache said, for the response that is fetched.
 pub(super) struct Cached<'a> {

@@ -12,7 +12,7 @@ use crate::config::model::Listener;
 use crate::decide;
 use crate::proxy::admit::{self, BodyLength};
 use crate::proxy::answer;
-use crate::proxy::body::{BodyMeter, ClientBody, IdleTimer, RequestBody, ResponseBody};
+use crate::proxy::body::IdleTimer;
 use crate::proxy::body_room::Rooms;
 use crate::proxy::cached::{Cached, Found};
 use crate::proxy::client::ConnectionInfo;
@@ -20,6 +20,8 @@ use crate::proxy::fetch::Fetched;
 use crate::proxy::headers::{self, Forwarded};
 use crate::proxy::ledger::Ledger;
 use crate::proxy::replay::{KeptBody, Replay};
+use crate::proxy::request_body::{BodyMeter, ClientBody, RequestBody};
+use crate::proxy::response_body::ResponseBody;
 use crate::proxy::upgrade::{self, Tunnel};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
 

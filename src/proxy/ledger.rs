@@ -13,8 +13,8 @@ use crate::base::reason::Reason;
 use crate::base::record::{CacheResult, RequestRecord, Side};
 use crate::proxy::admit::Admitted;
 use crate::proxy::affinity::Ties;
-use crate::proxy::body::BodyMeter;
 use crate::proxy::client::{Client, ConnectionInfo, RequestGuard};
+use crate::proxy::request_body::BodyMeter;
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
 use crate::route::table::RequestView;
 

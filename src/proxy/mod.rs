@@ -18,11 +18,14 @@ mod flow;
 mod forward;
 mod headers;
 mod intake;
+mod lease;
 mod ledger;
 mod outage;
 mod pick;
 mod queue;
 mod replay;
+mod request_body;
+mod response_body;
 mod retrying;
 #[cfg(debug_assertions)]
 mod sabotage;
@@ -41,7 +44,6 @@ pub use admit::Authority;
 #[doc(hidden)]
 pub use affinity::strip_cookie;
 pub use answer::early_status;
-pub use body::ResponseBody;
 pub use client::{ConnectionInfo, RequestGuard, TlsInfo, behind};
 pub use error::{ProxyError, Stage};
 pub use fault::{Contained, Fault};
@@ -49,6 +51,7 @@ pub use flow::Flow;
 #[doc(hidden)]
 pub use headers::for_endpoint_of_get;
 pub use intake::{Intake, Ticket};
+pub use response_body::ResponseBody;
 pub use upgrade::Tunnel;
 pub use worker::{WorkerContext, WorkerSnapshot};
 

@@ -15,8 +15,8 @@ use http_body::{Frame, SizeHint};
 use smallvec::SmallVec;
 
 use crate::base::reason::Reason;
-use crate::proxy::body::{ClientBody, RequestBody};
 use crate::proxy::body_room::{Room, Rooms};
+use crate::proxy::request_body::{ClientBody, RequestBody};
 
 /// Room is taken in steps of so many bytes.
 const STEP: usize = 64 * 1024;

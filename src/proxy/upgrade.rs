@@ -9,8 +9,9 @@ use http::HeaderMap;
 use http::header::{CONNECTION, UPGRADE};
 
 use crate::base::reason::Reason;
-use crate::proxy::body::{BodyMeter, Lease};
+use crate::proxy::lease::Lease;
 use crate::proxy::ledger::Ledger;
+use crate::proxy::request_body::BodyMeter;
 use crate::upstream::connection::EndpointStream;
 use crate::upstream::connection::permit::Permit;
 

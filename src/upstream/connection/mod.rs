@@ -30,8 +30,8 @@ pub use stream::EndpointStream;
 use stream::Sent;
 
 use crate::upstream::connection::permit::Permit;
-use crate::upstream::connection::request::{SendError, Sending};
-use crate::upstream::connection::response::{Decoder, Malformed, take_head};
+use crate::upstream::connection::request::{RequestWriter, SendError};
+use crate::upstream::connection::response::{BodyReader, Malformed, take_head};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -52,14 +52,14 @@ struct Parts<B> {
     input: BytesMut,
     /// How much is read next: it follows what comes.
     room: usize,
-    sending: Sending<B>,
+    writer: RequestWriter<B>,
     /// Why no more of the request could be sent.
     lost: Option<io::Error>,
     /// The request is a HEAD.
     to_head: bool,
     /// Bytes of interim responses to it: all of them may have what one head may.
     interim: usize,
-    body: Decoder,
+    body: BodyReader,
     /// It may be used for another request when this one is over.
     persists: bool,
     /// When it was last put aside.
@@ -109,11 +109,11 @@ impl<B> Connection<B> {
             most,
             input: BytesMut::new(),
             room: READ,
-            sending: Sending::nothing(),
+            writer: RequestWriter::nothing(),
             lost: None,
             to_head: false,
             interim: 0,
-            body: Decoder::Ended,
+            body: BodyReader::Ended,
             persists: true,
             idle_since: None,
             rested: None,
@@ -136,8 +136,8 @@ impl<B> Connection<B> {
 
     /// Can it take another request now?
     pub fn is_ready(&self) -> bool {
-        let Parts { persists, body, sending, input, .. } = &*self.0;
-        *persists && body.is_at_end() && sending.is_sent() && input.is_empty()
+        let Parts { persists, body, writer, input, .. } = &*self.0;
+        *persists && body.is_at_end() && writer.is_sent() && input.is_empty()
     }
 
     /// How long it has been put aside by `now`.
@@ -170,12 +170,12 @@ impl<B> Connection<B> {
 
     /// Bytes of the request that have been written.
     pub fn sent(&self) -> u64 {
-        self.0.sending.written()
+        self.0.writer.written()
     }
 
     /// What is missing of the request is not there yet.
     pub fn awaits_body(&self) -> bool {
-        self.0.sending.awaits_body()
+        self.0.writer.awaits_body()
     }
 
     /// All of the response's body has been taken.
@@ -218,7 +218,7 @@ where
     pub fn begin(&mut self, request: Request<B>) {
         let parts = &mut *self.0;
         (parts.to_head, parts.interim) = (request.method() == Method::HEAD, 0);
-        parts.sending = Sending::new(request);
+        parts.writer = RequestWriter::new(request);
     }
 
     /// Sends, and waits for the response's head, which is put where `response` says: it is large, and results go from
@@ -240,7 +240,7 @@ where
             }
         };
         self.0.body = head.body;
-        self.0.persists &= head.persists && head.body != Decoder::UntilClose;
+        self.0.persists &= head.persists && head.body != BodyReader::UntilClose;
         *response = Some(head.response);
         Poll::Ready(Ok(()))
     }
@@ -250,7 +250,7 @@ where
         let parts = &mut *self.0;
         let polled = ready!(parts.poll_frame(context));
         if !matches!(polled, Some(Ok(_)) | None) {
-            (parts.persists, parts.body) = (false, Decoder::Ended);
+            (parts.persists, parts.body) = (false, BodyReader::Ended);
         }
         Poll::Ready(polled)
     }
@@ -316,7 +316,7 @@ where
     /// Sends what can be sent now. Where the connection takes no more, that is no error yet: who answers before it has
     /// the whole request, and closes, has said all the same what is to be read.
     fn poll_send(&mut self, context: &mut Context<'_>) -> Result<(), ExchangeError> {
-        match self.sending.poll(&mut self.stream, context) {
+        match self.writer.poll(&mut self.stream, context) {
             Poll::Ready(Err(SendError::Body(error))) => return Err(ExchangeError::RequestBody(error)),
             Poll::Ready(Err(SendError::Io(error))) => (self.persists, self.lost) = (false, Some(error)),
             Poll::Ready(Ok(())) | Poll::Pending => {}

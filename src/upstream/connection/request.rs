@@ -29,7 +29,7 @@ pub(super) enum SendError {
 }
 
 /// A request on its way.
-pub(super) struct Sending<B> {
+pub(super) struct RequestWriter<B> {
     /// What leaves first, and how much of it has.
     flat: Vec<u8>,
     gone: usize,
@@ -53,7 +53,7 @@ enum Framing {
     Chunked,
 }
 
-impl<B> Sending<B> {
+impl<B> RequestWriter<B> {
     /// Nothing to send.
     pub(super) fn nothing() -> Self {
         Self {
@@ -89,7 +89,7 @@ impl<B> Sending<B> {
     }
 }
 
-impl<B> Sending<B>
+impl<B> RequestWriter<B>
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: Into<BoxError>,
@@ -333,14 +333,14 @@ mod tests {
         most: usize,
     ) -> Result<(String, usize), String> {
         let request = Request::post("/a?b").header(field.0, field.1).body(Frames(frames)).unwrap();
-        let mut sending = Sending::new(request);
+        let mut writer = RequestWriter::new(request);
         let mut stream = Narrow { most, rests: false, got: Vec::new(), writes: 0 };
         let mut context = Context::from_waker(std::task::Waker::noop());
         for _ in 0..1_000_000 {
-            match sending.poll(&mut stream, &mut context) {
+            match writer.poll(&mut stream, &mut context) {
                 Poll::Pending => {}
                 Poll::Ready(Ok(())) => {
-                    assert!(sending.is_sent());
+                    assert!(writer.is_sent());
                     return Ok((String::from_utf8(stream.got).unwrap(), stream.writes));
                 }
                 Poll::Ready(Err(SendError::Body(error))) => return Err(error.to_string()),

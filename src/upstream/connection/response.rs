@@ -48,7 +48,7 @@ pub struct Head {
     /// Status, phrase and fields.
     pub response: Response<()>,
     /// Of its body.
-    pub body: Decoder,
+    pub body: BodyReader,
     /// The endpoint will take another request on the connection, when the body has come.
     pub persists: bool,
 }
@@ -127,25 +127,25 @@ fn persists(headers: &HeaderMap) -> bool {
 }
 
 /// Where the body ends (RFC 9112 §6.3).
-fn framing(status: StatusCode, headers: &mut HeaderMap, is_old: bool, to_head: bool) -> Result<Decoder, Malformed> {
+fn framing(status: StatusCode, headers: &mut HeaderMap, is_old: bool, to_head: bool) -> Result<BodyReader, Malformed> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let framed = match (codings.next(), codings.next()) {
         (None, _) => match one_length(headers)? {
-            Some(length) => Decoder::Length(length),
-            None => Decoder::UntilClose,
+            Some(length) => BodyReader::Length(length),
+            None => BodyReader::UntilClose,
         },
         // Nothing else is taken off here, and HTTP/1.0 knows of none.
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => {
             if is_old || headers.contains_key(CONTENT_LENGTH) {
                 return Err(Malformed::Framing);
             }
-            Decoder::Chunked(Chunk::Line)
+            BodyReader::Chunked(Chunk::Line)
         }
         (Some(_), _) => return Err(Malformed::Framing),
     };
     let has_none =
         to_head || status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    Ok(if has_none { Decoder::Length(0) } else { framed })
+    Ok(if has_none { BodyReader::Length(0) } else { framed })
 }
 
 /// The one number that all `Content-Length` fields say. It is written anew where its text was another: there are clients
@@ -183,7 +183,7 @@ fn number(text: &[u8]) -> Option<u64> {
 
 /// What is left of a body, by how its end is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decoder {
+pub enum BodyReader {
     /// So many bytes.
     Length(u64),
     /// Chunks, of which this comes next.
@@ -207,7 +207,7 @@ pub enum Chunk {
     Trailers,
 }
 
-impl Decoder {
+impl BodyReader {
     /// Nothing more will come.
     pub fn is_at_end(&self) -> bool {
         matches!(self, Self::Ended | Self::Length(0))
@@ -353,36 +353,36 @@ mod tests {
         take_head(&mut BytesMut::from(text), false)
     }
 
-    fn framed(fields: &str) -> Result<Decoder, Malformed> {
+    fn framed(fields: &str) -> Result<BodyReader, Malformed> {
         head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).map(|head| head.unwrap().body)
     }
 
     /// What comes of a body that arrives in these pieces: its bytes, its trailers, and whether it has ended.
-    fn decoded(mut decoder: Decoder, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, bool), Malformed> {
+    fn read(mut reader: BodyReader, pieces: &[&[u8]]) -> Result<(Vec<u8>, Option<HeaderMap>, bool), Malformed> {
         let (mut input, mut all, mut trailers) = (BytesMut::new(), Vec::new(), None);
         for piece in pieces {
             input.extend_from_slice(piece);
-            while let Some(frame) = decoder.take(&mut input)? {
+            while let Some(frame) = reader.take(&mut input)? {
                 match frame.into_data() {
                     Ok(data) => all.extend_from_slice(&data),
                     Err(frame) => trailers = frame.into_trailers().ok(),
                 }
             }
         }
-        Ok((all, trailers, decoder.is_at_end()))
+        Ok((all, trailers, reader.is_at_end()))
     }
 
     #[test]
     fn the_length_is_one_number_however_it_is_written() {
-        assert_eq!(framed(""), Ok(Decoder::UntilClose));
+        assert_eq!(framed(""), Ok(BodyReader::UntilClose));
         for fields in ["content-length: 10\r\n", "content-length: 010\r\n", "Content-Length: 10, 10\r\n"] {
             let head = head(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).unwrap().unwrap();
-            assert_eq!(head.body, Decoder::Length(10));
+            assert_eq!(head.body, BodyReader::Length(10));
             let passed: Vec<_> = head.response.headers().get_all(CONTENT_LENGTH).iter().collect();
             assert_eq!(passed, ["10"], "{fields}");
         }
         let twice = "content-length: 10\r\ncontent-length: 10\r\n";
-        assert_eq!(framed(twice), Ok(Decoder::Length(10)));
+        assert_eq!(framed(twice), Ok(BodyReader::Length(10)));
         for value in ["", "-1", "+1", "1 0", "0x10", "10, 11", "10,", "99999999999999999999", "1.0"] {
             assert_eq!(framed(&format!("content-length: {value}\r\n")), Err(Malformed::Framing), "{value}");
         }
@@ -392,10 +392,10 @@ mod tests {
     fn some_responses_have_no_body_whatever_they_say() {
         for status in [100, 103, 204, 304] {
             let head = head(&format!("HTTP/1.1 {status} x\r\ncontent-length: 10\r\n\r\n")).unwrap().unwrap();
-            assert_eq!((head.body, head.is_interim()), (Decoder::Length(0), status < 200), "{status}");
+            assert_eq!((head.body, head.is_interim()), (BodyReader::Length(0), status < 200), "{status}");
         }
         let mut to_head = BytesMut::from("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n");
-        assert_eq!(take_head(&mut to_head, true).unwrap().unwrap().body, Decoder::Length(0));
+        assert_eq!(take_head(&mut to_head, true).unwrap().unwrap().body, BodyReader::Length(0));
         assert!(!head("HTTP/1.1 101 x\r\n\r\n").unwrap().unwrap().is_interim());
     }
 
@@ -416,38 +416,38 @@ mod tests {
 
     #[test]
     fn what_is_around_chunks_is_bounded() {
-        let chunked = Decoder::Chunked(Chunk::Line);
+        let chunked = BodyReader::Chunked(Chunk::Line);
         let line = format!("1;{}", "x".repeat(MOST_AROUND));
-        assert_eq!(decoded(chunked, &[line.as_bytes()]), Err(Malformed::Chunks));
+        assert_eq!(read(chunked, &[line.as_bytes()]), Err(Malformed::Chunks));
         let trailers = format!("0\r\nx: {}", "x".repeat(MOST_AROUND));
-        assert_eq!(decoded(chunked, &[trailers.as_bytes()]), Err(Malformed::Trailers));
-        assert_eq!(decoded(chunked, &[b"fffffffffffffffff\r\n"]), Err(Malformed::Chunks), "more than 64 bits");
+        assert_eq!(read(chunked, &[trailers.as_bytes()]), Err(Malformed::Trailers));
+        assert_eq!(read(chunked, &[b"fffffffffffffffff\r\n"]), Err(Malformed::Chunks), "more than 64 bits");
     }
 
     /// A chunk that is longer than its line says would else end the body, and what follows be another response.
     #[test]
     fn a_line_without_a_size_is_no_end() {
         for wire in ["5\r\nhello\r\n\r\n\r\n", "\r\n\r\n", ";a\r\n\r\n", " \r\n\r\n"] {
-            let got = decoded(Decoder::Chunked(Chunk::Line), &[wire.as_bytes()]);
+            let got = read(BodyReader::Chunked(Chunk::Line), &[wire.as_bytes()]);
             assert_eq!(got, Err(Malformed::Chunks), "{wire:?}");
         }
         for wire in ["0\r\n\n", "0\r\na: b\n\r\n", "0\r\na: b\r\n\n"] {
-            let got = decoded(Decoder::Chunked(Chunk::Line), &[wire.as_bytes()]);
+            let got = read(BodyReader::Chunked(Chunk::Line), &[wire.as_bytes()]);
             assert_eq!(got, Err(Malformed::Trailers), "{wire:?}");
         }
     }
 
     #[test]
     fn a_close_ends_only_what_has_no_other_end() {
-        for (mut decoder, whole) in [
-            (Decoder::UntilClose, true),
-            (Decoder::Length(0), true),
-            (Decoder::Length(1), false),
-            (Decoder::Chunked(Chunk::Line), false),
-            (Decoder::Chunked(Chunk::Trailers), false),
+        for (mut reader, whole) in [
+            (BodyReader::UntilClose, true),
+            (BodyReader::Length(0), true),
+            (BodyReader::Length(1), false),
+            (BodyReader::Chunked(Chunk::Line), false),
+            (BodyReader::Chunked(Chunk::Trailers), false),
         ] {
-            assert_eq!(decoder.close(), whole, "{decoder:?}");
-            assert!(decoder.is_at_end());
+            assert_eq!(reader.close(), whole, "{reader:?}");
+            assert!(reader.is_at_end());
         }
     }
 
@@ -479,11 +479,11 @@ mod tests {
             cuts.extend([0, wire.len()]);
             cuts.sort_unstable();
             let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &wire[cut[0]..cut[1]]).collect();
-            let (all, got, ended) = decoded(Decoder::Chunked(Chunk::Line), &pieces).unwrap();
+            let (all, got, ended) = read(BodyReader::Chunked(Chunk::Line), &pieces).unwrap();
             prop_assert_eq!(all, chunks.concat());
             prop_assert_eq!(got.and_then(|map| map.get("x").cloned()), trailer.map(|text| text.parse().unwrap()));
             prop_assert!(ended);
-            let (all, _, ended) = decoded(Decoder::Length(wire.len() as u64), &pieces).unwrap();
+            let (all, _, ended) = read(BodyReader::Length(wire.len() as u64), &pieces).unwrap();
             prop_assert!(all == wire && ended);
         }
     }
