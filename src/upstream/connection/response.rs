@@ -107,6 +107,8 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
         // It may send what it announces, and that is no answer to the next request.
         let has_length = headers.get(CONTENT_LENGTH).is_some_and(|length| length != "0");
         persists &= !has_length && !headers.contains_key(TRANSFER_ENCODING);
+        // Nor may it be passed on (RFC 9110 §8.6).
+        headers.remove(CONTENT_LENGTH);
     }
     let mut response = Response::new(());
     *response.status_mut() = status;
@@ -456,6 +458,8 @@ mod tests {
         let persists =
             |fields: &str| head(&format!("HTTP/1.1 204 No Content\r\n{fields}\r\n")).unwrap().unwrap().persists;
         assert!(persists("") && persists("content-length: 0\r\n"));
+        let announced = head("HTTP/1.1 204 No Content\r\ncontent-length: 2\r\n\r\n").unwrap().unwrap();
+        assert!(!announced.response.headers().contains_key("content-length"), "and none is passed on (RFC 9110 §8.6)");
         assert!(!persists("content-length: 2\r\n") && !persists("transfer-encoding: chunked\r\n"));
     }
 
