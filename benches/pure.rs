@@ -170,7 +170,7 @@ fn bench_cache_key(criterion: &mut Criterion) {
     let route = &config.routes[0];
     criterion.bench_function("cache key", |bencher| {
         bencher.iter(|| {
-            cache_key(black_box(route), Scheme::Https, "notes.example.com", "/static/app.css", Some("v=20261125"))
+            cache_key(black_box(route), "", Scheme::Https, "notes.example.com", "/static/app.css", Some("v=20261125"))
         });
     });
 }

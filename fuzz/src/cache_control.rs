@@ -45,7 +45,7 @@ pub fn target(data: &[u8]) {
 fn stored(headers: &HeaderMap, default_ttl: Option<Duration>) -> Result<Freshness, NoStoreReason> {
     let rule = RouteCache { zone: CacheIndex(0), default_ttl };
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
-    may_store(&Method::GET, &HeaderMap::new(), StatusCode::OK, headers, &rule, now)
+    may_store(&Method::GET, &HeaderMap::new(), StatusCode::OK, headers, &rule, now, std::time::Duration::ZERO)
 }
 
 /// Whether a directive stands in the open: only looked for where no quote could hide it.

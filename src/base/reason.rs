@@ -85,6 +85,8 @@ reasons! {
     LoopDetected => "loop_detected", Client;
     /// No route matches.
     NoRoute => "no_route", Client;
+    /// The client takes nothing but a stored response (`Cache-Control: only-if-cached`), and there is none.
+    NotStored => "not_stored", Client;
     /// The name in TLS and the name in the request belong to different certificates.
     Misdirected => "misdirected", Client;
 

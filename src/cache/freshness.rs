@@ -43,7 +43,7 @@ pub enum NoStoreReason {
     Private,
     /// The response sets a cookie.
     SetCookie,
-    /// `Vary: *`.
+    /// `Vary: *`, or a field that headgate sets anew for each client or request.
     VaryAny,
     /// `Vary` is malformed or too long.
     VaryInvalid,
@@ -85,10 +85,13 @@ impl NoStoreReason {
 }
 
 /// Fields that frameworks let change the method or the target: a response got with one must not answer others.
+///
+/// Some read them with `_` or `.` for `-`.
 const OVERRIDE_FIELDS: [&str; 5] =
     ["x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url"];
 
-/// Whether the endpoint's response to a request may be kept. Never to be asked about an answer of headgate's own.
+/// Whether the endpoint's response to a request may be kept. Never to be asked about an answer of headgate's own. `delay`
+/// is how long it was waited for.
 ///
 /// # Errors
 ///
@@ -100,22 +103,28 @@ pub fn may_store(
     response: &HeaderMap,
     rule: &RouteCache,
     now: SystemTime,
+    delay: Duration,
 ) -> Result<Freshness, NoStoreReason> {
     if *method != Method::GET {
         return Err(NoStoreReason::Method);
     }
     may_use(method, request, false).map_err(NoStoreReason::Bypass)?;
-    if OVERRIDE_FIELDS.iter().any(|name| request.contains_key(*name)) {
+    if request.keys().any(|name| OVERRIDE_FIELDS.iter().any(|field| is_alike(field, name.as_str()))) {
         return Err(NoStoreReason::OverrideField);
     }
     if response.contains_key(header::SET_COOKIE) {
         return Err(NoStoreReason::SetCookie);
     }
-    let freshness = freshness(status, response, rule, now)?;
+    let freshness = freshness(status, response, rule, now, delay)?;
     if freshness.assumed && request.contains_key(header::COOKIE) {
         return Err(NoStoreReason::Cookie);
     }
     Ok(freshness)
+}
+
+fn is_alike(field: &str, name: &str) -> bool {
+    let same = |(own, other): (u8, u8)| own == other || (own == b'-' && matches!(other, b'_' | b'.'));
+    field.len() == name.len() && field.bytes().zip(name.bytes()).all(same)
 }
 
 /// What the response's own head and the route allow, whoever asked.
@@ -124,6 +133,7 @@ pub(super) fn freshness(
     response: &HeaderMap,
     rule: &RouteCache,
     now: SystemTime,
+    delay: Duration,
 ) -> Result<Freshness, NoStoreReason> {
     let directives = Directives::read(response);
     if directives.malformed {
@@ -136,7 +146,7 @@ pub(super) fn freshness(
         return Err(NoStoreReason::Private);
     }
     let names = vary::names(response)?;
-    let age = initial_age(response, now);
+    let age = initial_age(response, now, delay);
     let policy = policy(status, response, directives, age, now);
     if !policy.is_storable() {
         return Err(NoStoreReason::Status);
@@ -166,9 +176,10 @@ fn default_ttl(status: StatusCode, rule: &RouteCache) -> Option<Duration> {
     rule.default_ttl.filter(|ttl| kept && !ttl.is_zero()).map(|ttl| ttl.min(Duration::from_secs(MAX_SECONDS)))
 }
 
-/// The larger of what `Age` says and what `Date` shows, bounded.
-fn initial_age(response: &HeaderMap, now: SystemTime) -> Duration {
+/// The larger of what `Age` says, of when it was asked for, and what `Date` shows, bounded (RFC 9111 §4.2.3).
+fn initial_age(response: &HeaderMap, now: SystemTime, delay: Duration) -> Duration {
     let said = response.get_all(header::AGE).iter().map(|line| seconds(line.as_bytes())).max().unwrap_or(0);
+    let said = said.saturating_add(delay.as_secs());
     let date = response.get(header::DATE).and_then(parse_date);
     let apparent = date.and_then(|date| now.duration_since(date).ok()).map_or(0, |age| age.as_secs());
     Duration::from_secs(said.max(apparent).min(MAX_SECONDS))
@@ -245,7 +256,7 @@ mod tests {
 
     fn stored(request: &[(&str, &str)], status: u16, response: &[(&str, &str)]) -> Result<Freshness, NoStoreReason> {
         let status = StatusCode::from_u16(status).unwrap();
-        may_store(&Method::GET, &map(request), status, &map(response), &rule(Some(60)), now())
+        may_store(&Method::GET, &map(request), status, &map(response), &rule(Some(60)), now(), Duration::ZERO)
     }
 
     fn ttl(response: &[(&str, &str)]) -> Result<u64, NoStoreReason> {
@@ -272,6 +283,10 @@ mod tests {
         assert_eq!(ttl(&[("cache-control", "max-age=100"), date]), Ok(60));
         let both = stored(&[], 200, &[("cache-control", "max-age=100"), date, ("age", "50")]).unwrap();
         assert_eq!((both.ttl.as_secs(), both.age.as_secs()), (50, 50));
+        let slow = [("cache-control", "max-age=100"), ("age", "10")];
+        let delay = Duration::from_millis(2500);
+        let late = may_store(&Method::GET, &map(&[]), StatusCode::OK, &map(&slow), &rule(None), now(), delay).unwrap();
+        assert_eq!((late.ttl.as_secs(), late.age.as_secs()), (88, 12), "`Age` is of when it was asked for");
         let huge = [("cache-control", "max-age=100"), ("age", "18446744073709551615")];
         assert_eq!(ttl(&huge), Err(NoStoreReason::AlreadyStale));
     }
@@ -298,7 +313,9 @@ mod tests {
         assert_eq!(ttl(&[long, ("vary", "*")]), Err(NoStoreReason::VaryAny));
         let authorized = stored(&[("authorization", "Basic x")], 200, &[long]);
         assert_eq!(authorized, Err(NoStoreReason::Bypass(BypassReason::Authorization)));
-        assert_eq!(stored(&[("x-original-url", "/admin")], 200, &[long]), Err(NoStoreReason::OverrideField));
+        for spelling in ["x-original-url", "X_Original_URL", "x.original-url"] {
+            assert_eq!(stored(&[(spelling, "/admin")], 200, &[long]), Err(NoStoreReason::OverrideField), "{spelling}");
+        }
         assert_eq!(stored(&[("cookie", "a=b")], 200, &[]), Err(NoStoreReason::Cookie));
         assert!(stored(&[("cookie", "a=b")], 200, &[long]).is_ok());
         assert!(stored(&[("cookie", "a=b")], 200, &[("vary", "Cookie")]).is_ok());
@@ -318,7 +335,7 @@ mod tests {
         }
         assert!(stored(&[], 302, &long).is_ok());
         for method in [Method::POST, Method::HEAD, Method::PUT] {
-            let kept = may_store(&method, &map(&[]), StatusCode::OK, &map(&long), &rule(None), now());
+            let kept = may_store(&method, &map(&[]), StatusCode::OK, &map(&long), &rule(None), now(), Duration::ZERO);
             assert_eq!(kept, Err(NoStoreReason::Method));
         }
     }
@@ -326,7 +343,7 @@ mod tests {
     #[test]
     fn without_default_ttl_silence_means_no() {
         // What a path looks like plays no part: an extension never makes an account page a static file.
-        let kept = may_store(&Method::GET, &map(&[]), StatusCode::OK, &map(&[]), &rule(None), now());
+        let kept = may_store(&Method::GET, &map(&[]), StatusCode::OK, &map(&[]), &rule(None), now(), Duration::ZERO);
         assert_eq!(kept, Err(NoStoreReason::NoFreshness));
     }
 
@@ -343,7 +360,7 @@ mod tests {
             let head = [("cache-control", cache_control), ("age", age), ("date", date), ("expires", expires), ("vary", vary)];
             let head: Vec<(&str, &str)> = head.iter().map(|(name, value)| (*name, value.as_str())).collect();
             let now = SystemTime::UNIX_EPOCH + Duration::from_secs(at);
-            let _ = may_store(&Method::GET, &map(&[]), StatusCode::OK, &map(&head), &rule(Some(1)), now);
+            let _ = may_store(&Method::GET, &map(&[]), StatusCode::OK, &map(&head), &rule(Some(1)), now, Duration::from_secs(at));
         }
     }
 }

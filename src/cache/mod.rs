@@ -11,7 +11,8 @@
 //!
 //! Not here yet: collapsing concurrent misses into one fetch (each miss goes to the endpoint), serving ranges from a
 //! stored whole, `stale-while-revalidate` and `stale-if-error`, disk. A fetch that began before an unsafe request and
-//! ends after it may store the older state; it lives no longer than its freshness.
+//! ends after it may store the older state; it lives no longer than its freshness. A write is heard of by its own
+//! route and by the one that a GET with its fields takes, not by others that share the URL.
 
 mod directives;
 pub mod freshness;
@@ -58,7 +59,7 @@ mod tests {
         let mut response = HeaderMap::new();
         response.insert("cache-control", HeaderValue::from_static("public, max-age=10"));
         response.insert("etag", HeaderValue::from_static("\"v1\""));
-        let freshness = may_store(&get, &request, StatusCode::OK, &response, &rule, now).unwrap();
+        let freshness = may_store(&get, &request, StatusCode::OK, &response, &rule, now, Duration::ZERO).unwrap();
         let mut recorder = Recorder::new(cache.max_body(), Some(4));
         recorder.push(&Bytes::from_static(b"body"));
         let body = recorder.finish().unwrap();
@@ -72,7 +73,7 @@ mod tests {
         let mut not_modified = HeaderMap::new();
         not_modified.insert("etag", HeaderValue::from_static("\"v1\""));
         assert!(stored.confirmed_by(&not_modified));
-        cache.insert(&key, stored.refreshed(&not_modified, &rule, later));
+        cache.insert(&key, stored.refreshed(&not_modified, &rule, later, Duration::ZERO));
         assert!(matches!(cache.lookup(&key, &request, later), Lookup::Hit(..)));
 
         cache.invalidate(&key);

@@ -18,8 +18,10 @@ const ENTRY_OVERHEAD: u64 = 768;
 /// What one header field costs beside its bytes.
 const FIELD_OVERHEAD: u64 = 96;
 
-/// Fields of one hop (RFC 9110 §7.6.1), of one moment (`Age` is computed), or of one client (`Set-Cookie`).
-static NOT_STORED: [HeaderName; 10] = [
+/// Fields of one hop (RFC 9110 §7.6.1), of one moment (`Age` is computed, what a cache behind said of its own hit is
+/// over), or of one client (`Set-Cookie`).
+static NOT_STORED: [HeaderName; 11] = [
+    HeaderName::from_static("cache-status"),
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     HeaderName::from_static("proxy-connection"),
@@ -100,6 +102,7 @@ impl Stored {
         if status != StatusCode::NO_CONTENT {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
         }
+        date(&mut headers, now);
         move_out(&mut headers);
         let (selectors, keep) = match vary::names(response) {
             Ok(names) => (vary::selectors(names, request), Keep::Yes),
@@ -176,8 +179,8 @@ impl Stored {
     }
 
     /// This response with what a 304 says of it (RFC 9111 §4.3.4). To be inserted in its place: the store drops it
-    /// where the new fields forbid keeping it.
-    pub fn refreshed(&self, not_modified: &HeaderMap, rule: &RouteCache, now: SystemTime) -> Self {
+    /// where the new fields forbid keeping it. `delay` is how long the 304 was waited for.
+    pub fn refreshed(&self, not_modified: &HeaderMap, rule: &RouteCache, now: SystemTime, delay: Duration) -> Self {
         let mut merged = self.headers.clone();
         // Both tell of the old response's time.
         merged.remove(header::DATE);
@@ -189,7 +192,7 @@ impl Stored {
                 merged.append(name.clone(), value.clone());
             }
         }
-        let judged = freshness(self.status, &merged, rule, now);
+        let judged = freshness(self.status, &merged, rule, now, delay);
         // The fields that chose it are known only for the old names.
         let same_vary = vary::names(&merged)
             .is_ok_and(|names| names.iter().eq(self.selectors.iter().map(|selector| &selector.name)));
@@ -197,6 +200,7 @@ impl Stored {
         let fallback = Freshness { ttl: Duration::ZERO, age: Duration::ZERO, assumed: self.assumed };
         let freshness = judged.unwrap_or(fallback);
         merged.remove(header::AGE);
+        date(&mut merged, now);
         move_out(&mut merged);
         Self {
             status: self.status,
@@ -293,6 +297,15 @@ fn end_to_end(headers: &HeaderMap) -> HeaderMap {
         kept.remove(name);
     }
     kept
+}
+
+/// Says when a response came that does not say itself when it was made (RFC 9110 §6.6.1).
+fn date(headers: &mut HeaderMap, now: SystemTime) {
+    if !headers.contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(now))
+    {
+        headers.insert(header::DATE, date);
+    }
 }
 
 /// Copies the values to one place of their own. One that came over the wire lies in the buffer that it was read into, of
@@ -393,7 +406,10 @@ mod tests {
             ("x-kept", "2"),
         ]);
         assert_eq!(kept.headers.get_all("x-kept").iter().count(), 2);
-        assert_eq!(kept.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-kept", "content-length"]);
+        assert_eq!(
+            kept.headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
+            ["x-kept", "content-length", "date"]
+        );
     }
 
     /// A small response that was kept held the buffer that it had come in.
@@ -407,7 +423,7 @@ mod tests {
         }
         let freshness = Freshness { ttl: Duration::from_secs(60), age: Duration::ZERO, assumed: false };
         let kept = Stored::new(&map(&[]), StatusCode::OK, &came, Bytes::new(), freshness, at(0));
-        for kept in [&kept, &kept.refreshed(&came, &RULE, at(1))] {
+        for kept in [&kept, &kept.refreshed(&came, &RULE, at(1), Duration::ZERO)] {
             let values: Vec<_> = kept.headers.values().map(HeaderValue::as_bytes).collect();
             assert!(values.iter().all(|value| !held.contains(&value.as_ptr())));
             assert_eq!(values.iter().filter(|value| **value == b"\"tag\"").count(), 3);
@@ -464,7 +480,7 @@ mod tests {
         ]);
         let news = map(&[("etag", "\"a\""), ("x-new", "new"), ("content-length", "0"), ("set-cookie", "a=b")]);
         assert!(old.confirmed_by(&news));
-        let new = old.refreshed(&news, &RULE, at(100));
+        let new = old.refreshed(&news, &RULE, at(100), Duration::ZERO);
         assert_eq!(new.ttl(at(100)), Duration::from_secs(60), "neither the old Date nor the old Age counts");
         assert_eq!(new.age(at(100)), Duration::ZERO);
         assert_eq!((&new.headers["x-old"], &new.headers["x-new"]), (&"1".parse().unwrap(), &"new".parse().unwrap()));
@@ -477,7 +493,7 @@ mod tests {
     fn a_304_that_forbids_keeping_or_varies_anew_ends_the_entry() {
         let old = stored(&[("etag", "\"a\""), ("cache-control", "max-age=60")]);
         for news in [("cache-control", "private"), ("cache-control", "no-store"), ("vary", "accept"), ("vary", "*")] {
-            assert_eq!(old.refreshed(&map(&[news]), &RULE, at(1)).keep(), Keep::No, "{news:?}");
+            assert_eq!(old.refreshed(&map(&[news]), &RULE, at(1), Duration::ZERO).keep(), Keep::No, "{news:?}");
         }
         assert!(!old.confirmed_by(&map(&[("etag", "\"b\"")])));
     }

@@ -19,6 +19,8 @@ pub enum BypassReason {
     Range,
     /// The request wants to change protocols.
     Upgrade,
+    /// Its `Connection` takes away a field that a stored response may have been chosen by: the endpoint does not see it.
+    Connection,
     /// A precondition only the endpoint can judge: `If-Match`, `If-Unmodified-Since`.
     Precondition,
     /// `Cache-Control: no-store` in the request.
@@ -36,6 +38,7 @@ impl BypassReason {
             Self::Authorization => "authorization",
             Self::Range => "range",
             Self::Upgrade => "upgrade",
+            Self::Connection => "connection",
             Self::Precondition => "precondition",
             Self::NoStore => "no_store",
             Self::Cookie => "cookie",
@@ -67,14 +70,29 @@ pub fn may_use(method: &Method, headers: &HeaderMap, has_body: bool) -> Result<(
         return Err(BypassReason::Body);
     }
     // One pass: to search for each that might be there costs more.
-    let mut directives = false;
+    let (mut directives, mut connection) = (false, false);
     for name in headers.keys() {
         if let Some(reason) = bypass(name) {
             return Err(reason);
         }
         directives |= *name == header::CACHE_CONTROL;
+        connection |= *name == header::CONNECTION;
+    }
+    if connection && names_fields(headers) {
+        return Err(BypassReason::Connection);
     }
     if directives && Directives::read(headers).no_store { Err(BypassReason::NoStore) } else { Ok(()) }
+}
+
+/// Whether `Connection` names anything but options of the connection itself (RFC 9110 §7.6.1).
+fn names_fields(headers: &HeaderMap) -> bool {
+    let tokens =
+        headers.get_all(header::CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let is_option = |token: &[u8]| {
+        let options: [&[u8]; 4] = [b"close", b"keep-alive", b"te", b""];
+        options.iter().any(|option| token.eq_ignore_ascii_case(option))
+    };
+    tokens.map(<[u8]>::trim_ascii).any(|token| !is_option(token))
 }
 
 /// Whether the client takes nothing but a stored response; 504 where there is none (RFC 9111 §5.2.1.7).
@@ -110,6 +128,8 @@ mod tests {
         assert_eq!(used("upgrade", "websocket"), Err(BypassReason::Upgrade));
         assert_eq!(used("if-match", "*"), Err(BypassReason::Precondition));
         assert_eq!(used("cache-control", "NO-STORE"), Err(BypassReason::NoStore));
+        assert_eq!(used("connection", "close, Origin"), Err(BypassReason::Connection));
+        assert_eq!(used("connection", "TE, keep-alive"), Ok(()));
         assert_eq!(used("cache-control", "no-cache"), Ok(()));
         assert_eq!(used("cookie", "a=b"), Ok(()));
         let fields = [(header::ACCEPT, "*/*"), (header::CACHE_CONTROL, "no-cache"), (header::IF_RANGE, "x")];

@@ -8,6 +8,10 @@ use super::freshness::NoStoreReason;
 /// Names a response may vary on. More than that is never the same twice.
 const MAX_NAMES: usize = 16;
 
+/// What headgate sets anew for each client or request: what is selected by is what the client sent, and says nothing of
+/// it. (`X-Forwarded-Proto` and `X-Forwarded-Host` follow from the key.)
+const OWN: [&[u8]; 3] = [b"x-forwarded-for", b"x-request-id", b"via"];
+
 /// One field that the response was chosen by, with what the request said.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Selector {
@@ -24,6 +28,7 @@ pub(super) fn names(response: &HeaderMap) -> Result<Vec<HeaderName>, NoStoreReas
             match name {
                 b"" => {}
                 b"*" => return Err(NoStoreReason::VaryAny),
+                own if OWN.iter().any(|name| own.eq_ignore_ascii_case(name)) => return Err(NoStoreReason::VaryAny),
                 name => names.push(HeaderName::from_bytes(name).map_err(|_| NoStoreReason::VaryInvalid)?),
             }
         }
@@ -77,6 +82,7 @@ mod tests {
     fn a_star_anywhere_and_nonsense_are_refused() {
         assert_eq!(names(&map(&[("vary", "accept, *")])), Err(NoStoreReason::VaryAny));
         assert_eq!(names(&map(&[("vary", "accept"), ("vary", "*")])), Err(NoStoreReason::VaryAny));
+        assert_eq!(names(&map(&[("vary", "accept, X-Forwarded-For")])), Err(NoStoreReason::VaryAny));
         assert_eq!(names(&map(&[("vary", "not a name")])), Err(NoStoreReason::VaryInvalid));
         assert_eq!(names(&map(&[("vary", "B, a,, A")])).map(|names| names.len()), Ok(2));
     }

@@ -303,7 +303,7 @@ fn cache_view(snapshot: &Snapshot, plan: &Forward<'_>, view: &RequestView<'_>, a
     let refused = may_use(view.method, view.headers, false).err();
     Some(CacheView {
         zone: snapshot.config.caches.get(rule.zone.at()).map(|zone| zone.name.to_string()).unwrap_or_default(),
-        key: cache_key(plan.route, view.scheme, authority, view.path, view.query).to_string(),
+        key: cache_key(plan.route, "", view.scheme, authority, view.path, view.query).to_string(),
         looked_up: refused.is_none(),
         why_not: refused.map(|why| format!("{why:?}")),
     })

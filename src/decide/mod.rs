@@ -2,6 +2,7 @@
 //!
 //! No I/O, no clock, no dice. `headgate explain` calls the same [`decide`] that traffic calls.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
@@ -110,11 +111,20 @@ pub fn decide<'s>(input: &DecideInput<'s>, request: &RequestView<'_>) -> Decisio
 }
 
 /// The key under which a route's responses are stored: its own space, for routes that share a zone may answer the
-/// same URL differently; then scheme, host with port, and the exact target.
-pub fn cache_key(route: &Route, scheme: Scheme, authority: &str, path: &str, query: Option<&str>) -> CacheKey {
+/// same URL differently, with what a trusted proxy has `told` of the URL; then scheme, host with port, and the exact
+/// target.
+pub fn cache_key(
+    route: &Route,
+    told: &str,
+    scheme: Scheme,
+    authority: &str,
+    path: &str,
+    query: Option<&str>,
+) -> CacheKey {
+    let space = if told.is_empty() { Cow::Borrowed(&*route.name) } else { Cow::Owned(format!("{}{told}", route.name)) };
     match query {
-        None => CacheKey::in_space(&route.name, scheme, authority, path),
-        Some(query) => CacheKey::in_space(&route.name, scheme, authority, &format!("{path}?{query}")),
+        None => CacheKey::in_space(&space, scheme, authority, path),
+        Some(query) => CacheKey::in_space(&space, scheme, authority, &format!("{path}?{query}")),
     }
 }
 

@@ -36,6 +36,7 @@ const fn row(reason: Reason) -> (u16, &'static str, &'static str) {
         Reason::ClientGone => (499, "http_request_error", "The client went away."),
         Reason::LoopDetected => (508, "proxy_loop_detected", "The request goes round in a loop."),
         Reason::NoRoute => (404, "destination_not_found", "No route matches this request."),
+        Reason::NotStored => (504, "http_request_denied", "Only a stored response was asked for, and there is none."),
         Reason::Misdirected => (421, "http_request_denied", "This connection is not for that host."),
         Reason::ConnectRefused => (502, "connection_refused", "The server behind refused the connection."),
         Reason::ConnectTimeout => (504, "connection_timeout", "The server behind did not accept in time."),
@@ -155,7 +156,8 @@ mod tests {
         for &reason in Reason::ALL {
             let status = early_status(reason);
             match reason.blame() {
-                Blame::Client => assert!((400..500).contains(&status) || status == 508, "{reason}"),
+                // RFC 9111 §5.2.1.7, RFC 5842 §7.2.
+                Blame::Client => assert!((400..500).contains(&status) || matches!(status, 504 | 508), "{reason}"),
                 Blame::Endpoint => assert!((502..=504).contains(&status), "{reason}"),
                 Blame::Headgate => assert!((500..=504).contains(&status), "{reason}"),
             }

@@ -47,7 +47,7 @@ impl<'a> Cached<'a> {
         ledger: &mut Ledger,
     ) -> Found<Self> {
         let cache = forward.snapshot.cache(rule.zone);
-        let key = forward.cache_key(ledger);
+        let key = forward.cache_key(forward.plan.route, &parts.headers, ledger);
         let why = match cache::may_use(&parts.method, &parts.headers, ledger.admitted.has_body()) {
             Err(reason) => Why::Bypassed(reason),
             Ok(()) => {
@@ -78,6 +78,18 @@ impl<'a> Cached<'a> {
         }
     }
 
+    /// The endpoint calls unchanged what is not stored here (RFC 9111 §4.3.4). That is no answer to a client, who has
+    /// asked no such thing: it is forgotten, and to be fetched without validators.
+    pub(super) fn is_denied_by(&mut self, response: &Response<()>) -> bool {
+        let Why::Stale { stored, .. } = &self.why else { return false };
+        let denied = response.status() == StatusCode::NOT_MODIFIED && !stored.confirmed_by(response.headers());
+        if denied {
+            self.cache.invalidate(&self.key);
+            self.why = Why::Missed(MissReason::Expired);
+        }
+        denied
+    }
+
     /// When the endpoint's response has come: a stored one that it confirms is the answer, a new one is kept while it
     /// passes where that is allowed. `request` has the client's fields.
     pub(super) fn fetched(
@@ -87,11 +99,9 @@ impl<'a> Cached<'a> {
         mut body: EndpointBody,
         ledger: &mut Ledger,
     ) -> Found<(response::Parts, EndpointBody)> {
-        let now = clock::wall();
-        if let (Why::Stale { stored, .. }, StatusCode::NOT_MODIFIED) = (&self.why, parts.status)
-            && stored.confirmed_by(&parts.headers)
-        {
-            let fresh = Arc::new(stored.refreshed(&parts.headers, self.rule, now));
+        let (now, delay) = (clock::wall(), clock::recent().saturating_duration_since(ledger.started));
+        if let (Why::Stale { stored, .. }, StatusCode::NOT_MODIFIED) = (&self.why, parts.status) {
+            let fresh = Arc::new(stored.refreshed(&parts.headers, self.rule, now, delay));
             self.cache.insert(&self.key, fresh.clone());
             ledger.cache = Some(CacheResult::Revalidated);
             let status = CacheStatus::Stale { status: parts.status, stored: Ok(()) };
@@ -99,7 +109,7 @@ impl<'a> Cached<'a> {
             body.release();
             return Found::Answer(Box::new(fresh.answer_as(&ledger.method, request, now, status)));
         }
-        let verdict = cache::may_store(&ledger.method, request, parts.status, &parts.headers, self.rule, now);
+        let verdict = cache::may_store(&ledger.method, request, parts.status, &parts.headers, self.rule, now, delay);
         let storable = verdict.as_ref().map(|_| ()).map_err(|reason| *reason);
         let status = match self.why {
             Why::Missed(reason) => CacheStatus::Miss { reason, status: parts.status, stored: storable },
@@ -118,7 +128,7 @@ impl<'a> Cached<'a> {
             });
             body.store = Some(Store { recorder, keep });
         }
-        parts.headers.insert("cache-status", cache_status(status));
+        parts.headers.append("cache-status", cache_status(status));
         Found::Fetch((parts, body))
     }
 }

@@ -4,12 +4,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
 use hyper::body::Incoming;
 
 use crate::base::reason::Reason;
-use crate::config::model::Listener;
-use crate::decide;
+use crate::cache::{self, CacheKey};
+use crate::config::model::{Listener, Route};
+use crate::decide::{self, DecideInput, Decision};
 use crate::proxy::admit::{self, BodyLength};
 use crate::proxy::answer;
 use crate::proxy::body::IdleTimer;
@@ -24,6 +25,7 @@ use crate::proxy::request_body::{BodyMeter, ClientBody, RequestBody};
 use crate::proxy::response_body::ResponseBody;
 use crate::proxy::upgrade::{self, Tunnel};
 use crate::proxy::worker::{WorkerContext, WorkerSnapshot};
+use crate::route::table::RequestView;
 
 /// Bodies of a known length up to this are held from the start, so that they can be sent again; `retry.body` may say
 /// less. More is kept only while it passes: to wait for it would delay it.
@@ -57,10 +59,13 @@ impl Forward<'_> {
         let plan = self.plan;
         (ledger.pool, ledger.side) = (Some(plan.pool), plan.side);
         self.read_ties(parts, &mut ledger);
-        let cached = match plan.cache {
+        let mut cached = match plan.cache {
             None => None,
             Some(rule) => match Cached::look_up(self, rule, parts, &mut ledger) {
                 Found::Answer(answer) => return answer::stored(*answer, &plan.route.response_headers, ledger),
+                Found::Fetch(_) if cache::only_if_cached(&parts.headers) => {
+                    return answer::refusal(Reason::NotStored, ledger);
+                }
                 Found::Fetch(cached) => Some(cached),
             },
         };
@@ -82,7 +87,18 @@ impl Forward<'_> {
         let validators = cached.as_ref().and_then(Cached::validators);
         let outgoing = Outgoing { parts, upgrade: upgrade.as_deref(), validators };
         let mut response = None;
-        let fetched = self.fetch(&outgoing, body, &mut response, &mut ledger).await;
+        let mut fetched = self.fetch(&outgoing, body, &mut response, &mut ledger).await;
+        if let (Some(asked), Some(answer), Ok(_)) = (&mut cached, &response, &fetched)
+            && asked.is_denied_by(answer)
+        {
+            if let Ok(denied) = fetched {
+                denied.body().release();
+            }
+            response = None;
+            let anew = Outgoing { parts, upgrade: None, validators: None };
+            // Boxed: it hardly ever happens.
+            fetched = Box::pin(self.fetch(&anew, RequestBody::Empty, &mut response, &mut ledger)).await;
+        }
         match (response, fetched) {
             (Some(response), Ok(fetched)) if response.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 Box::pin(self.switch(response, fetched, upgrade, ledger)).await
@@ -233,8 +249,8 @@ impl Forward<'_> {
         let (mut parts, ()) = response.into_parts();
         let mut body = fetched.body();
         headers::for_client(&mut parts.headers);
-        if !ledger.method.is_safe() && parts.status.is_success() {
-            self.invalidate(&ledger);
+        if !ledger.method.is_safe() && (parts.status.is_success() || parts.status.is_redirection()) {
+            self.invalidate(request, &ledger);
         }
         if let Some(cached) = cached {
             match cached.fetched(&mut request.headers, parts, body, &mut ledger) {
@@ -248,16 +264,30 @@ impl Forward<'_> {
         Response::from_parts(parts, ResponseBody::endpoint(body, ledger))
     }
 
-    /// After a write that succeeded, what is stored under its URL is no longer true (RFC 9111 §4.4).
-    fn invalidate(&self, ledger: &Ledger) {
-        if let Some(rule) = &self.plan.route.cache {
-            self.snapshot.cache(rule.zone).invalidate(&self.cache_key(ledger));
+    /// After a write that did not fail, what is stored under its URL is no longer true (RFC 9111 §4.4): by its own route,
+    /// and by the one that a GET takes.
+    fn invalidate(&self, request: &Parts, ledger: &Ledger) {
+        if self.snapshot.caches.is_empty() {
+            return;
+        }
+        let get = RequestView { method: &Method::GET, ..ledger.view(request) };
+        let input = DecideInput { listeners: &self.snapshot.config.listeners, routes: &self.snapshot.routes };
+        let reads = match decide::decide(&input, &get) {
+            Decision::Forward(plan) if plan.index != self.plan.index => Some(plan.route),
+            _ => None,
+        };
+        for route in [Some(self.plan.route), reads].into_iter().flatten() {
+            if let Some(rule) = &route.cache {
+                self.snapshot.cache(rule.zone).invalidate(&self.cache_key(route, &request.headers, ledger));
+            }
         }
     }
 
-    pub(super) fn cache_key(&self, ledger: &Ledger) -> crate::cache::CacheKey {
+    /// What the response to this request is stored under by `route`.
+    pub(super) fn cache_key(&self, route: &Route, client: &HeaderMap, ledger: &Ledger) -> CacheKey {
         let admitted = &ledger.admitted;
+        let told = if ledger.client.trusted { headers::told_of_target(client) } else { String::new() };
         let scheme = self.connection.scheme();
-        decide::cache_key(self.plan.route, scheme, admitted.authority(), admitted.path(), admitted.query())
+        decide::cache_key(route, &told, scheme, admitted.authority(), admitted.path(), admitted.query())
     }
 }

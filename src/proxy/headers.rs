@@ -1,8 +1,8 @@
 //! Header fields on their way through: what is for one hop goes, what headgate owns is set, the route edits the rest.
 
 use http::header::{
-    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE, TE,
-    TRANSFER_ENCODING, UPGRADE, VIA,
+    AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, FORWARDED, HOST, IF_MODIFIED_SINCE, IF_NONE_MATCH, SET_COOKIE,
+    TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
@@ -16,11 +16,15 @@ pub(super) const PSEUDONYM: &str = "headgate";
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Fields that only headgate may set: an application that reads them with `_` or `.` for `-` must not be fooled.
-const OWNED: [&str; 6] =
-    ["x-forwarded-for", "x-forwarded-proto", "x-forwarded-host", "x-forwarded-port", "x-request-id", "x-real-ip"];
+/// Fields that only headgate and proxies it trusts may set, beside `Forwarded` and all of `X-Forwarded-*`: some name the
+/// client, some a prefix or a user, and which of them an application believes is not known here. One that reads them with
+/// `_` or `.` for `-` must not be fooled either.
+const OWNED: [&str; 2] = ["x-request-id", "x-real-ip"];
+const OWNED_PREFIX: &str = "x-forwarded-";
 
 /// headgate's own fields, and a little room for the route's.
 const ADDED: usize = 8;
@@ -88,6 +92,17 @@ pub(super) fn for_endpoint(client: &HeaderMap, forwarded: &Forwarded<'_>, edits:
         headers.insert(UPGRADE, protocol);
     }
     headers
+}
+
+/// What a trusted proxy says of the URL that its client asked for, so that what differs by it is not stored as one.
+pub(super) fn told_of_target(client: &HeaderMap) -> String {
+    let mut told = String::new();
+    for name in [X_FORWARDED_PROTO, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PREFIX] {
+        for value in client.get_all(&name) {
+            told.push_str(&format!(" {name}={}", value.as_bytes().escape_ascii()));
+        }
+    }
+    told
 }
 
 /// [`for_endpoint`] for a GET from an untrusted peer over TLS: what benchmarks call, which see nothing private.
@@ -202,16 +217,19 @@ enum Spelling {
 }
 
 fn owned(name: &HeaderName) -> Option<Spelling> {
-    let name = name.as_str().as_bytes();
-    if name.first() != Some(&b'x') || !matches!(name.get(1), Some(b'-' | b'_' | b'.')) {
-        return None;
+    let name = name.as_str();
+    if name == FORWARDED.as_str() {
+        return Some(Spelling::Own);
     }
-    let alike = |owned: &&&str| {
-        owned.len() == name.len()
-            && owned.bytes().zip(name).all(|(a, &b)| a == b || (a == b'-' && matches!(b, b'_' | b'.')))
-    };
-    let owned = OWNED.iter().find(alike)?;
-    Some(if owned.as_bytes() == name { Spelling::Own } else { Spelling::Alias })
+    let begins_alike = |owned: &str| name.len() >= owned.len() && owned.bytes().zip(name.bytes()).all(is_alike);
+    let is_owned = matches!(name.as_bytes(), [b'x', b'-' | b'_' | b'.', ..])
+        && (begins_alike(OWNED_PREFIX) || OWNED.iter().any(|owned| owned.len() == name.len() && begins_alike(owned)));
+    is_owned.then(|| if name.contains(['_', '.']) { Spelling::Alias } else { Spelling::Own })
+}
+
+/// Whether an application may take the second letter of a field's name for the first.
+fn is_alike((own, other): (u8, u8)) -> bool {
+    own == other || (own == b'-' && matches!(other, b'_' | b'.'))
 }
 
 fn asks_for_trailers(headers: &HeaderMap) -> bool {
@@ -324,23 +342,42 @@ mod tests {
             ("x-forwarded-proto", "http"),
             ("x-real-ip", "203.0.113.9"),
             ("x-request-id", "mine"),
+            ("forwarded", "for=203.0.113.9"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-forwarded_user", "root"),
         ];
         let headers = for_endpoint(&fields(&lies), &forwarded(false), &HeaderEdits::default());
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-request-id"], "id-1");
-        for gone in ["x_forwarded_for", "x.forwarded.proto", "x-real-ip"] {
+        let gone = [
+            "x_forwarded_for",
+            "x.forwarded.proto",
+            "x-real-ip",
+            "forwarded",
+            "x-forwarded-prefix",
+            "x-forwarded_user",
+        ];
+        for gone in gone {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         let headers = for_endpoint(&fields(&lies), &forwarded(true), &HeaderEdits::default());
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.1");
         assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["forwarded"], "for=203.0.113.9");
+        assert_eq!(headers["x-forwarded-prefix"], "/admin");
+        assert!(!headers.contains_key("x-forwarded_user"), "a name that nobody writes");
     }
 
     #[test]
     fn trailers_cannot_carry_owned_or_framing_fields() {
-        let mut trailers =
-            fields(&[("x-forwarded-for", "1"), ("connection", "x"), ("content-length", "3"), ("x-sum", "ok")]);
+        let mut trailers = fields(&[
+            ("x-forwarded-for", "1"),
+            ("connection", "x"),
+            ("content-length", "3"),
+            ("x-sum", "ok"),
+            ("forwarded", "for=1"),
+        ]);
         clean_trailers(&mut trailers);
         assert_eq!(trailers.len(), 1);
         assert_eq!(trailers["x-sum"], "ok");

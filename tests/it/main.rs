@@ -5,6 +5,7 @@
 mod admin;
 mod admission;
 mod balance;
+mod caching;
 mod checks;
 mod conditions;
 mod drain;

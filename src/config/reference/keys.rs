@@ -155,7 +155,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key(
                 "trusted_proxies",
                 Example(r#"["10.0.0.0/8"]"#),
-                "peers whose forwarding headers are believed; unless given: none",
+                "peers whose `Forwarded`, `X-Forwarded-*`, `X-Real-IP` and `X-Request-Id` are believed; unless given: none",
             ),
             key("timeouts.handshake", Default(r#""10s""#), "the whole TLS handshake"),
             key("timeouts.header", Default(r#""10s""#), "a request's head"),
