@@ -87,7 +87,7 @@ pub fn decide<'s>(input: &DecideInput<'s>, request: &RequestView<'_>) -> Decisio
     let (index, route) = (found.index, found.route);
     let (side, pool, overflow) = match &route.action {
         Action::Redirect(redirect) => {
-            let location = template::location(&redirect.to, &captures(route, request.path));
+            let location = template::location(&redirect.to, &captures(route, request.path), request.query);
             return Decision::Redirect { index, status: redirect.status, location };
         }
         Action::Respond(respond) => return Decision::Respond { index, respond },

@@ -27,14 +27,19 @@ pub fn path(template: &Template, captures: &Captures) -> String {
 }
 
 /// Expands a redirect's location. Where it leads is the template's to say and never the client's: one that begins
-/// with a capture is a path (not `https:/elsewhere`), and a path never becomes `//elsewhere` (RFC 3986 §4.2).
-pub fn location(template: &Template, captures: &Captures) -> String {
-    let text = path(template, captures);
+/// with a capture is a path (not `https:/elsewhere`), and a path never becomes `//elsewhere` (RFC 3986 §4.2). The
+/// request's query goes along where the template has none of its own.
+pub fn location(template: &Template, captures: &Captures, query: Option<&str>) -> String {
+    let mut text = path(template, captures);
     // Browsers read a backslash here as a slash.
-    match text.starts_with("//") || text.starts_with("/\\") {
-        true => format!("/{}", text.trim_start_matches(['/', '\\'])),
-        false => text,
+    if text.starts_with("//") || text.starts_with("/\\") {
+        text = format!("/{}", text.trim_start_matches(['/', '\\']));
     }
+    if let Some(query) = query.filter(|_| !text.contains('?')) {
+        let end = text.find('#').unwrap_or(text.len());
+        text.insert_str(end, &format!("?{query}"));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -59,7 +64,23 @@ mod tests {
         ];
         for (parts, value, expected) in table {
             let captures = vec![("rest".to_owned(), value.to_owned())];
-            assert_eq!(location(&Template(parts), &captures), expected);
+            assert_eq!(location(&Template(parts), &captures, None), expected);
+        }
+    }
+
+    #[test]
+    fn a_location_keeps_the_query_unless_it_has_one() {
+        let table = [
+            ("/new", Some("a=1"), "/new?a=1"),
+            ("/new#top", Some("a=1"), "/new?a=1#top"),
+            ("/new?b=2", Some("a=1"), "/new?b=2"),
+            ("/new?", Some("a=1"), "/new?"),
+            ("/new", Some(""), "/new?"),
+            ("/new", None, "/new"),
+        ];
+        for (template, query, expected) in table {
+            let template = Template(vec![TemplatePart::Literal(template.into())]);
+            assert_eq!(location(&template, &Captures::default(), query), expected);
         }
     }
 }

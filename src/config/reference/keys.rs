@@ -450,7 +450,11 @@ pub(super) const SECTIONS: &[Section] = &[
         "",
         &[
             key("match.path", Again(r#""/old/{*rest}""#), ""),
-            key("redirect.to", Given(r#""/new/{rest}""#), "the location, with what the path captured"),
+            key(
+                "redirect.to",
+                Given(r#""/new/{rest}""#),
+                "the location, with what the path captured; the query goes along unless it has a `?`",
+            ),
             key("redirect.status", Default("308"), "301 | 302 | 303 | 307 | 308"),
         ],
     ),
