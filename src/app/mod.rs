@@ -81,18 +81,20 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     }
     let usable = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let count = options.workers.or(config.process.workers.map(|count| count.get())).unwrap_or_else(usable).max(1);
-    let access_log = AccessLog::start(&config.access_log).context("access_log: the output cannot be opened")?;
+    let access_log = AccessLog::start(&config.access_log)
+        .map_err(|error| anyhow::anyhow!(control::reload::access_log_fault(&config.access_log, &error)))?;
     let carried = Carried::new();
     control::resolve::first_answers(&config, &carried.registry).context("names could not be looked up")?;
     let snapshot = Snapshot::build(1, config.clone(), &carried).map_err(|error| BadConfig(error.to_string()))?;
     // What can fail comes before the listeners: where ports are shared, clients come as soon as one is bound.
-    let doors = Doors::open(&config)?;
+    let mut doors = Doors::open(&config)?;
     let mut sockets = Vec::new();
     for spec in &config.listeners {
         let made = listener::bind(spec.address, count, !config.process.share_ports)
             .map_err(|error| anyhow::anyhow!(bind_fault(&spec.name, spec.address, &error)))?;
         sockets.push((spec.name.clone(), spec.address, made));
     }
+    doors.take_place()?;
     let bound = |made: &[std::net::TcpListener], address| {
         made.first().and_then(|socket| socket.local_addr().ok()).unwrap_or(address)
     };
@@ -196,16 +198,28 @@ struct Doors {
     metrics: Option<std::net::TcpListener>,
     admin: Option<Door>,
     admin_address: Option<Address>,
+    /// Where the unix socket is while another headgate still has its place.
+    beside: Option<PathBuf>,
 }
 
 impl Doors {
     fn open(config: &Config) -> anyhow::Result<Self> {
+        let takes_over = config.process.share_ports;
+        let fault = |key: &str, place: &dyn std::fmt::Display, error: &std::io::Error| {
+            let help = match error.kind() {
+                std::io::ErrorKind::AddrInUse => {
+                    "stop who has it, or choose another (to take over from it: process.share_ports)"
+                }
+                _ => "check the address, its directory and rights",
+            };
+            anyhow::anyhow!("{key}: cannot listen on {place}: {error}; {help}")
+        };
         let tcp = |key: &str, address: SocketAddr| {
-            std::net::TcpListener::bind(address)
-                .with_context(|| format!("{key}: cannot listen on {address}; choose another port, or stop who has it"))
+            let made = listener::bind(address, 1, !takes_over).map_err(|error| fault(key, &address, &error))?;
+            made.into_iter().next().with_context(|| format!("{key}: {address} gave no socket"))
         };
         let metrics = config.metrics.as_ref().map(|server| tcp("metrics.address", server.address)).transpose()?;
-        let (mut admin, mut admin_address) = (None, None);
+        let (mut admin, mut admin_address, mut beside) = (None, None, None);
         match config.admin.as_ref().map(|admin| &admin.address) {
             None => {}
             Some(Address::Tcp(address)) => {
@@ -214,14 +228,23 @@ impl Doors {
                 admin = Some(Door::Tcp(listener));
             }
             Some(Address::Unix(path)) => {
-                let listener = socket::listen(path).with_context(|| {
-                    format!("admin.address: cannot listen on {}; check its directory and rights", path.display())
-                })?;
+                let listening = socket::listen(path, takes_over);
+                let (listener, bound) = listening.map_err(|error| fault("admin.address", &path.display(), &error))?;
+                beside = (bound != *path).then_some(bound);
                 admin_address = Some(Address::Unix(path.clone()));
                 admin = Some(Door::Unix(listener, path.clone()));
             }
         }
-        Ok(Self { metrics, admin, admin_address })
+        Ok(Self { metrics, admin, admin_address, beside })
+    }
+
+    /// Takes the place of the headgate that is taken over from.
+    fn take_place(&mut self) -> anyhow::Result<()> {
+        if let (Some(beside), Some(Door::Unix(_, path))) = (self.beside.take(), &self.admin) {
+            let moved = std::fs::rename(&beside, path);
+            moved.with_context(|| format!("admin.address: {} cannot be renamed", beside.display()))?;
+        }
+        Ok(())
     }
 
     fn metrics_address(&self) -> Option<SocketAddr> {

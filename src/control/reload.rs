@@ -12,7 +12,7 @@ use crate::base::clock;
 use crate::config::diagnostic::Severity;
 use crate::config::diff::diff;
 use crate::config::load::{self, Loaded, SourceFile};
-use crate::config::model::{Config, Name};
+use crate::config::model::{AccessLog, AccessLogOutput, Config, Name};
 use crate::control::probes::Probes;
 use crate::control::receipts::{Cause, Receipt};
 use crate::control::resolve::Names;
@@ -40,6 +40,8 @@ pub(super) struct Reloader {
     names: Names,
     /// The files of the last load, applied or refused, as they were read: a refusal is told once.
     known: Vec<SourceFile>,
+    /// What the process began with, and still has where only a restart changes it.
+    began_with: Arc<Config>,
 }
 
 /// What one try at a reload came to.
@@ -61,7 +63,8 @@ impl Reloader {
         names.follow(&snapshot.config, &setup.plane.carried.registry);
         let mut watch = Watch::start(commands);
         watch.follow(&setup.path, &setup.files);
-        Self { sockets: wanted(&snapshot.config), probes, watch, names, known: setup.files.clone(), setup }
+        let began_with = snapshot.config.clone();
+        Self { sockets: wanted(&snapshot.config), probes, watch, names, known: setup.files.clone(), began_with, setup }
     }
 
     /// Where the planes meet.
@@ -118,7 +121,7 @@ impl Reloader {
         let old = self.setup.plane.snapshot.load_full();
         if old.config.access_log != loaded.config.access_log {
             let changed = self.setup.plane.access_log.reconfigure(&loaded.config.access_log);
-            changed.map_err(|error| format!("access_log: the output cannot be opened: {error}"))?;
+            changed.map_err(|error| access_log_fault(&loaded.config.access_log, &error))?;
         }
         Ok(self.publish(cause, loaded, snapshot, sockets, &old))
     }
@@ -206,7 +209,7 @@ impl Reloader {
                 .warnings
                 .iter()
                 .map(ToString::to_string)
-                .chain(needs_restart(&old.config, &loaded.config))
+                .chain(needs_restart(&self.began_with, &loaded.config))
                 .collect(),
             faults: Vec::new(),
         };
@@ -266,15 +269,30 @@ fn wanted(config: &Config) -> BTreeSet<SocketKey> {
     config.listeners.iter().map(|listener| (listener.name.clone(), listener.address)).collect()
 }
 
-fn needs_restart<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = String> + use<'a> {
+/// What differs from what the process `began_with` and stays so until it is restarted.
+fn needs_restart<'a>(began_with: &'a Config, new: &'a Config) -> impl Iterator<Item = String> + use<'a> {
     [
-        ("process.workers", old.process.workers != new.process.workers),
-        ("metrics.address", old.metrics != new.metrics),
-        ("admin.address", old.admin != new.admin),
+        ("process.workers", began_with.process.workers != new.process.workers),
+        ("metrics.address", began_with.metrics != new.metrics),
+        ("admin.address", began_with.admin != new.admin),
     ]
     .into_iter()
     .filter(|(_, changed)| *changed)
     .map(|(key, _)| format!("{key} changes only with a restart"))
+}
+
+/// Why the access log has no output, and what to do.
+pub fn access_log_fault(settings: &AccessLog, error: &io::Error) -> String {
+    let place = match &settings.output {
+        AccessLogOutput::Stdout => "standard output".to_owned(),
+        AccessLogOutput::File(path) => path.display().to_string(),
+    };
+    let help = match error.kind() {
+        io::ErrorKind::NotFound => "make its directory first, or name another file",
+        io::ErrorKind::PermissionDenied => "let headgate's user write there, or name another file",
+        _ => "name a file that can be appended to, or \"stdout\"",
+    };
+    format!("access_log.output: cannot open {place}: {error}; {help}")
 }
 
 /// Why a listener has no socket, and what to do.

@@ -1,12 +1,14 @@
 //! Signals and exit codes: 0 clean, 1 failed, 2 usage, 3 cut off, 78 bad config.
 
+use std::os::unix::fs::MetadataExt;
+use std::process::Stdio;
 use std::time::Duration;
 
 use headgate::base::clock;
 use nix::sys::signal::Signal;
 
-use crate::binary::{Headgate, headgate, said, simple};
-use crate::kit::{Client, Origin, eventually, gate, ok};
+use crate::binary::{HEAD, Headgate, headgate, said, simple};
+use crate::kit::{Client, Origin, eventually, exchange, gate, ok};
 
 const REQUEST: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 
@@ -108,6 +110,37 @@ fn a_second_instance_takes_over_a_port_that_it_shares() {
         assert_eq!(client.receive().expect("an answer").body, "new");
     }
     drop(second);
+}
+
+/// It could not where the first had an admin socket or a metrics port, as every example has.
+#[test]
+fn a_second_instance_takes_over_metrics_and_the_admin_socket_as_well() {
+    let (old, new) = (Origin::named("old"), Origin::named("new"));
+    let metrics = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let more = format!("[metrics]\naddress = \"{metrics}\"\n");
+    let mut first = Headgate::start(&format!("{more}{}", simple(old.address)));
+    let address = first.listener("http");
+    let folder = first.folder.path();
+    let socket = folder.join("admin.sock");
+    let inode = || std::fs::metadata(&socket).map(|meta| meta.ino()).ok();
+    let before = inode();
+    let config = simple(new.address).replace("127.0.0.1:0", &address.to_string());
+    let config = format!("{HEAD}{more}[process]\nshare_ports = true\n{config}");
+    let path = folder.join("next.toml");
+    std::fs::write(&path, config.replace("@FOLDER", &folder.display().to_string())).unwrap();
+    let mut second = headgate().arg("run").arg("--config").arg(&path).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the second has the admin socket", || inode() != before);
+    first.signal(Signal::SIGTERM);
+    let code = first.exit_code();
+    let admin = format!("unix:{}", socket.display());
+    let status = first.command(&["status", "--admin", &admin]);
+    let told = exchange(metrics, "GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let answer = exchange(address, "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    second.kill().unwrap();
+    second.wait().unwrap();
+    assert_eq!(code, Some(0), "{}", first.log());
+    assert!(status.status.success() && told.is_some_and(|told| told.status == 200), "{}", said(&status));
+    assert_eq!(answer.expect("an answer").body, "new");
 }
 
 #[test]
