@@ -126,12 +126,20 @@ pub(super) fn endpoint_why(endpoint: &Value) {
     }
 }
 
+/// Since when it stands as it does: a drain has a time of its own, for the verdict goes on as it was.
+fn stands_since(endpoint: &Value) -> &Value {
+    match &endpoint["drain"]["since_unix_ms"] {
+        Value::Null => &endpoint["since_unix_ms"],
+        drained => drained,
+    }
+}
+
 fn summary(endpoint: &Value, now: u64) {
     line(&format!(
         "{}  {} for {}, weight {}{}, in flight {}, {:.1} % of the pool's requests",
         word(&endpoint["address"]),
         word(&endpoint["standing"]),
-        since(&endpoint["since_unix_ms"], now),
+        since(stands_since(endpoint), now),
         endpoint["weight"],
         endpoint["rising"].as_f64().map_or(String::new(), |percent| format!(" (rising: {percent:.0} %)")),
         endpoint["in_flight"],
@@ -147,7 +155,7 @@ fn endpoint_line(endpoint: &Value, now: &Value) -> String {
         word(&endpoint["address"]),
         word(&endpoint["verdict"]),
         word(&endpoint["standing"]),
-        since(&endpoint["since_unix_ms"], now.as_u64().unwrap_or_default()),
+        since(stands_since(endpoint), now.as_u64().unwrap_or_default()),
         endpoint["in_flight"],
         endpoint["share"].as_f64().unwrap_or_default(),
         endpoint["weight"],
@@ -214,5 +222,20 @@ pub(super) fn explanation(answer: &Value) {
         let cache = &answer["cache"];
         let looked = if cache["looked_up"] == true { "looked up" } else { "not looked up" };
         line(&format!("cache     {}: {looked}, key {}", word(&cache["zone"]), word(&cache["key"])));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_drain_is_counted_from_its_own_beginning() {
+        let drained = json!({ "since_unix_ms": 1000, "drain": { "by": "operator", "since_unix_ms": 36_000 } });
+        assert_eq!(since(stands_since(&drained), 38_000), "2s");
+        let free = json!({ "since_unix_ms": 1000, "drain": null });
+        assert_eq!(since(stands_since(&free), 38_000), "37s");
     }
 }

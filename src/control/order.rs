@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::units::Weight;
 use crate::control::reload::Reloader;
+use crate::control::traffic;
 use crate::snapshot::Snapshot;
 use crate::upstream::endpoint::Standing;
 use crate::upstream::orders::DrainedBy;
@@ -93,7 +94,7 @@ pub(super) fn follow(reloader: &mut Reloader, order: &Order) -> Result<Followed,
         weight: endpoint.spec.weight.value(),
         configured_weight: endpoint.configured_weight.value(),
         in_flight: endpoint.state.in_flight(),
-        warnings: warnings(pool, by_config, &order.what),
+        warnings: warnings(&snapshot, pool, by_config, &order.what),
     };
     tracing::info!(pool = %followed.pool, endpoint = %followed.endpoint, "an operator's order: {}", said(&order.what));
     Ok(followed)
@@ -112,12 +113,13 @@ fn find<'s>(snapshot: &'s Snapshot, order: &Order) -> Result<(&'s Pool, &'s Endp
     Ok((pool, endpoint))
 }
 
-fn warnings(pool: &Pool, by_config: bool, what: &What) -> Vec<String> {
+fn warnings(snapshot: &Snapshot, pool: &Pool, by_config: bool, what: &What) -> Vec<String> {
     let mut warnings = Vec::new();
     let now = crate::base::clock::now();
     let gets = |endpoint: &Endpoint| endpoint.spec.weight.value() > 0 && endpoint.standing(now) <= Standing::Suspect;
     if *what != What::Undrain && !pool.endpoints.iter().any(gets) {
-        warnings.push(format!("pool `{}` has no endpoint left: its requests get 503", pool.spec.name));
+        let instead = traffic::instead(snapshot, pool, now);
+        warnings.push(format!("pool `{}` has no endpoint left: {instead}", pool.spec.name));
     }
     if *what == What::Undrain && by_config {
         warnings.push("the config still says `drain = true`: it will hold again after a restart".to_owned());

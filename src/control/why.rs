@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use crate::base::clock;
 use crate::upstream::endpoint::{Evidence, Verdict};
+use crate::upstream::failback::BACKUPS;
 use crate::upstream::orders::DrainedBy;
 use crate::upstream::pool::{Endpoint, Pool};
 
@@ -70,7 +71,7 @@ fn more(pool: &Pool, endpoint: &Endpoint, now: Instant) -> String {
     if let Some(percent) = endpoint.state.share(now).rising() {
         more.push_str(&format!("; slow start gives it {percent:.0} % of its weight by now"));
     }
-    if endpoint.spec.backup {
+    if endpoint.spec.backup && pool.state.held() != BACKUPS {
         more.push_str("; as a backup it waits for its turn");
     }
     more
@@ -135,6 +136,15 @@ mod tests {
         probe(&pool, false, "no answer within 500ms");
         let next = "4 good probes in a row, one each 500ms";
         assert_eq!(asked(&pool, now), ("its checks fail: no answer within 500ms".into(), next.into()));
+    }
+
+    #[test]
+    fn a_backup_waits_only_while_traffic_is_elsewhere() {
+        let (mut pool, now) = (pool(""), clock::now());
+        pool.endpoints[0].spec.backup = true;
+        assert!(asked(&pool, now).0.ends_with("; as a backup it waits for its turn"));
+        pool.state.raise(BACKUPS);
+        assert_eq!(asked(&pool, now).0, "the pool has no check, and nothing speaks against it");
     }
 
     #[test]

@@ -34,7 +34,18 @@ pub(crate) struct Notes {
     pub keeper: Keeper,
     /// The stages' names at the last look: after a reload others may stand in their places.
     pub stages: Vec<String>,
+    /// What has moved traffic to where it is.
+    pub causes: Vec<Cause>,
     pub traffic: Traffic,
+}
+
+/// One thing that has moved a pool's traffic.
+#[derive(Clone, Debug)]
+pub(crate) enum Cause {
+    /// An endpoint could not serve.
+    Out { endpoint: String, state: &'static str, detail: String },
+    /// Anything else, in words.
+    Other(String),
 }
 
 /// Where a pool's traffic is, and why: for people.

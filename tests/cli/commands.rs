@@ -197,7 +197,7 @@ fn why_tells_where_traffic_is_and_what_would_bring_it_back() {
     );
     assert_says(&headgate.command(&["failback", "app"]), 1, &["nothing better"]);
     first.listen_again();
-    eventually("it waits for the operator", || why("app").contains("next  an operator"));
+    eventually("it waits for the operator", || why("app").contains("next  `headgate failback app`"));
     assert_says(&headgate.command(&["failback", "app"]), 0, &["goes back"]);
     eventually("traffic is back", || why("app").contains("why   an operator sent it back"));
     assert_says(&headgate.command(&["failback", "app"]), 1, &["is at its primaries"]);

@@ -189,7 +189,7 @@ fn traffic_stays_where_an_operator_decides() {
     assert_eq!(proxy.failback("a").unwrap_err(), "nothing better than where the traffic of `a` is can serve");
     primary.listen_again();
     eventually("the primary is up", || is_up(&proxy, primary.address));
-    eventually("only an operator is waited for", || proxy.pool("a")["traffic"]["next"] == "an operator");
+    eventually("only an operator is waited for", || proxy.pool("a")["traffic"]["next"] == "`headgate failback a`");
     (0..20).for_each(|_| assert_eq!(served_by(&proxy), "two"));
     // A reload changes nothing of it.
     proxy.ask_reload().unwrap();
