@@ -114,6 +114,7 @@ async fn order(State(handle): State<Handle>, order: Result<Json<Order>, JsonReje
 
 /// The pool whose traffic goes back.
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Failback {
     pool: String,
 }

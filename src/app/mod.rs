@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-pub use run::run;
+pub use run::{BAD_CONFIG, run};
 
 use crate::admin::{self, Door};
 use crate::base::address::Address;

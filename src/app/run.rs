@@ -17,9 +17,10 @@ mod exit {
     pub(super) const FAILED: u8 = 1;
     /// What still ran was closed: the drain's deadline came, or a second signal.
     pub(super) const CUT_OFF: u8 = 3;
-    /// `EX_CONFIG` of sysexits.h.
-    pub(super) const BAD_CONFIG: u8 = 78;
 }
+
+/// The exit code where the config cannot be used: `EX_CONFIG` of sysexits.h.
+pub const BAD_CONFIG: u8 = 78;
 
 /// Runs headgate until it is told to end. Returns the exit code.
 pub fn run(config: PathBuf) -> u8 {
@@ -32,7 +33,7 @@ pub fn run(config: PathBuf) -> u8 {
         Ok(code) => code,
         Err(error) => {
             tracing::error!("{error:#}");
-            if error.is::<BadConfig>() { exit::BAD_CONFIG } else { exit::FAILED }
+            if error.is::<BadConfig>() { BAD_CONFIG } else { exit::FAILED }
         }
     }
 }

@@ -15,14 +15,18 @@ use crate::base::address::Address;
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: Value,
+    from: String,
 }
 
 impl Answer {
-    /// The body of a success; else what the admin API says is wrong.
-    pub(super) fn expect_ok(self) -> anyhow::Result<Value> {
-        match self.status {
-            200 => Ok(self.body),
-            status => bail!("{}", self.body["error"].as_str().map_or(format!("the answer is {status}"), str::to_owned)),
+    /// The body of a success, which has `field`; else what the admin API says is wrong.
+    pub(super) fn expect(self, field: &str) -> anyhow::Result<Value> {
+        let Self { status, body, from } = self;
+        match (status, body["error"].as_str()) {
+            (200, _) if body.get(field).is_some() => Ok(body),
+            (200, _) => bail!("{from} answers, but is no admin API of headgate: see admin.address in its config"),
+            (_, Some(error)) => bail!("{error}"),
+            _ => bail!("{from} answers {status} and is no admin API of headgate: see admin.address in its config"),
         }
     }
 }
@@ -49,7 +53,8 @@ pub(super) fn call(
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("{address} does not speak HTTP"))?;
     let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.with_context(|| format!("{address} does not speak HTTP"))?;
-    Ok(Answer { status, body: serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned())) })
+    let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+    Ok(Answer { status, body, from: address.to_string() })
 }
 
 /// Why nobody answers, and what to do.

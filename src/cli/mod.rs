@@ -14,6 +14,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::json;
 
+use crate::app::BAD_CONFIG;
 use crate::base::address::Address;
 use crate::cli::running::Target;
 use crate::config::load;
@@ -86,8 +87,10 @@ enum Command {
     /// Check a config file, its certificates included.
     #[command(visible_alias = "validate")]
     Check {
-        /// The config file.
-        file: PathBuf,
+        /// The config file; unless given, as with --config.
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
         /// How findings are printed.
         #[arg(long, value_enum, default_value_t = Format::Human)]
         format: Format,
@@ -206,7 +209,7 @@ pub fn main() -> ExitCode {
 fn execute(command: Command) -> anyhow::Result<u8> {
     match command {
         Command::Run(file) => Ok(crate::app::run(file.config)),
-        Command::Check { file, format, strict } => Ok(check(&file, format, strict)),
+        Command::Check { file, config, format, strict } => Ok(check(&file.unwrap_or(config.config), format, strict)),
         Command::Reload(target) => running::reload(target),
         Command::Status { target, ready: true, .. } => running::ready(target),
         Command::Status { target, json, .. } => running::status(target, json),
@@ -284,7 +287,7 @@ fn check(file: &Path, format: Format, strict: bool) -> u8 {
             }
         }
     }
-    u8::from(is_bad)
+    if is_bad { BAD_CONFIG } else { 0 }
 }
 
 #[cfg(test)]
@@ -299,6 +302,6 @@ mod tests {
 
     #[test]
     fn a_file_that_is_not_there_fails_the_check() {
-        assert_eq!(check(Path::new("/nonexistent/headgate.toml"), Format::Json, false), 1);
+        assert_eq!(check(Path::new("/nonexistent/headgate.toml"), Format::Json, false), BAD_CONFIG);
     }
 }

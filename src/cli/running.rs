@@ -50,12 +50,12 @@ pub(super) fn reload(target: Target) -> anyhow::Result<u8> {
     let answer = client::call(&target.address()?, "POST", "/v1/reload", Some(&json!({})), TIME_LIMIT)?;
     let is_applied = answer.status == 200;
     // 422: refused, with a receipt that tells why.
-    print::receipt(&if answer.status == 422 { answer.body } else { answer.expect_ok()? });
+    print::receipt(&if answer.status == 422 { answer.body } else { answer.expect("generation")? });
     Ok(u8::from(!is_applied))
 }
 
 pub(super) fn status(target: Target, json: bool) -> anyhow::Result<u8> {
-    let status = client::call(&target.address()?, "GET", "/v1/status", None, TIME_LIMIT)?.expect_ok()?;
+    let status = client::call(&target.address()?, "GET", "/v1/status", None, TIME_LIMIT)?.expect("generation")?;
     match json {
         true => print::json(&status),
         false => print::status(&status),
@@ -67,7 +67,7 @@ pub(super) fn status(target: Target, json: bool) -> anyhow::Result<u8> {
 pub(super) fn why(target: Target, place: &str, json: bool) -> anyhow::Result<u8> {
     let (pool, endpoint) = place.split_once('/').map_or((place, None), |(pool, endpoint)| (pool, Some(endpoint)));
     let path = format!("/v1/pools/{}", percent_encoding::utf8_percent_encode(pool, percent_encoding::NON_ALPHANUMERIC));
-    let answer = client::call(&target.address()?, "GET", &path, None, TIME_LIMIT)?.expect_ok()?;
+    let answer = client::call(&target.address()?, "GET", &path, None, TIME_LIMIT)?.expect("endpoints")?;
     let all = answer["endpoints"].as_array().map_or(&[][..], Vec::as_slice);
     let Some(endpoint) = endpoint else {
         match json {
@@ -89,7 +89,7 @@ pub(super) fn why(target: Target, place: &str, json: bool) -> anyhow::Result<u8>
 /// Lets a pool's traffic go back.
 pub(super) fn failback(target: Target, pool: &str) -> anyhow::Result<u8> {
     let asked = json!({ "pool": pool });
-    client::call(&target.address()?, "POST", "/v1/failback", Some(&asked), TIME_LIMIT)?.expect_ok()?;
+    client::call(&target.address()?, "POST", "/v1/failback", Some(&asked), TIME_LIMIT)?.expect("pool")?;
     print::line(&format!("{pool}: traffic goes back within a second to the best stage that is usable"));
     Ok(0)
 }
@@ -97,15 +97,16 @@ pub(super) fn failback(target: Target, pool: &str) -> anyhow::Result<u8> {
 /// Orders something of an endpoint.
 pub(super) fn order(target: Target, place: Place, what: What) -> anyhow::Result<u8> {
     let order = serde_json::to_value(Order { pool: place.pool, endpoint: place.endpoint, what })?;
-    let followed = client::call(&target.address()?, "POST", "/v1/orders", Some(&order), TIME_LIMIT)?.expect_ok()?;
+    let followed = client::call(&target.address()?, "POST", "/v1/orders", Some(&order), TIME_LIMIT)?
+        .expect("configured_weight")?;
     print::followed(&followed);
     Ok(0)
 }
 
 /// One word, and 0 where headgate runs and does not drain.
 pub(super) fn ready(target: Target) -> anyhow::Result<u8> {
-    let status = client::call(&target.address()?, "GET", "/v1/status", None, READY_LIMIT)?.expect_ok()?;
-    let is_draining = status["draining"] == true;
+    let status = client::call(&target.address()?, "GET", "/v1/status", None, READY_LIMIT)?.expect("generation")?;
+    let is_draining = status["draining"] != false;
     print::line(if is_draining { "draining" } else { "ready" });
     Ok(u8::from(is_draining))
 }
@@ -118,7 +119,7 @@ pub(super) fn explain_live(admin: Option<Address>, question: &Question) -> anyho
             .context("give a config with --config to explain it without a running headgate")?,
     };
     let body = serde_json::to_value(question)?;
-    let mut answer = client::call(&address, "POST", "/v1/explain", Some(&body), TIME_LIMIT)?.expect_ok()?;
+    let mut answer = client::call(&address, "POST", "/v1/explain", Some(&body), TIME_LIMIT)?.expect("generation")?;
     answer["source"] = "live".into();
     Ok(answer)
 }

@@ -26,6 +26,7 @@ const PICKS: u64 = 1000;
 
 /// A request to explain.
 #[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Question {
     /// Its method.
     pub method: String,

@@ -1,6 +1,6 @@
 //! An operator's orders to single endpoints: checked against what runs, written down, followed at once.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::base::units::Weight;
 use crate::control::reload::Reloader;
@@ -12,6 +12,7 @@ use crate::upstream::pool::{Endpoint, Pool};
 
 /// What is wanted of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Asked")]
 pub struct Order {
     /// The pool's name.
     pub pool: String,
@@ -22,8 +23,49 @@ pub struct Order {
     pub what: What,
 }
 
+/// An order as it comes: a key that is misspelt must not be taken for one that is left out.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    pool: String,
+    endpoint: String,
+    order: Kind,
+    /// `null` is the config's.
+    #[serde(default, deserialize_with = "present")]
+    weight: Option<Option<u16>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Drain,
+    Undrain,
+    SetWeight,
+}
+
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<u16>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+impl TryFrom<Asked> for Order {
+    type Error = &'static str;
+
+    fn try_from(asked: Asked) -> Result<Self, Self::Error> {
+        let what = match (asked.order, asked.weight) {
+            (Kind::Drain, None) => What::Drain,
+            (Kind::Undrain, None) => What::Undrain,
+            (Kind::SetWeight, Some(weight)) => What::SetWeight { weight },
+            (Kind::SetWeight, None) => {
+                return Err("`set-weight` takes a `weight`: 0 to 65535, or null for the config's");
+            }
+            (Kind::Drain | Kind::Undrain, Some(_)) => return Err("only `set-weight` takes a `weight`"),
+        };
+        Ok(Self { pool: asked.pool, endpoint: asked.endpoint, what })
+    }
+}
+
 /// What is done to an endpoint.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "order", rename_all = "kebab-case")]
 pub enum What {
     /// No new requests; those that run finish.

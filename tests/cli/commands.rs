@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::binary::{Headgate, headgate, said, simple};
-use crate::kit::{Chaos, Origin, eventually};
+use crate::kit::{Chaos, Origin, eventually, ok};
 
 fn json(output: &Output) -> Value {
     serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}", said(output)))
@@ -84,14 +84,41 @@ fn why_nobody_can_be_asked_is_told() {
     drop(silent);
 }
 
+/// Whatever answered in JSON was taken for a headgate that is ready.
+#[test]
+fn an_app_server_is_no_admin_api() {
+    let origin = Origin::closing(|_, _| ok("{\"hello\": 1}"));
+    let admin = origin.address.to_string();
+    for command in [
+        &["status"][..],
+        &["status", "--ready"],
+        &["reload"],
+        &["why", "app"],
+        &["failback", "app"],
+        &["drain", "app/127.0.0.1:1"],
+        &["explain", "GET", "http://a/"],
+    ] {
+        let output = headgate().args(command).args(["--admin", &admin]).output().unwrap();
+        assert_says(&output, 1, &["no admin API of headgate", &admin]);
+    }
+    let nothing = Origin::closing(|_, _| b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec());
+    let admin = nothing.address.to_string();
+    assert_says(&headgate().args(["status", "--admin", &admin]).output().unwrap(), 1, &["404", "no admin API"]);
+}
+
 #[test]
 fn check_and_its_alias_tell_every_fault() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("bad.toml"), "config_version = 1\nlistner = 1\nroots = 2\n").unwrap();
     for name in ["check", "validate"] {
-        let output = headgate().current_dir(folder.path()).args([name, "bad.toml"]).output().unwrap();
-        assert_says(&output, 1, &["bad.toml:2:1", "bad.toml:3:1"]);
+        for file in [&["bad.toml"][..], &["--config", "bad.toml"]] {
+            let output = headgate().current_dir(folder.path()).arg(name).args(file).output().unwrap();
+            assert_says(&output, 78, &["bad.toml:2:1", "bad.toml:3:1"]);
+        }
     }
+    std::fs::rename(folder.path().join("bad.toml"), folder.path().join("headgate.toml")).unwrap();
+    let output = headgate().current_dir(folder.path()).arg("check").output().unwrap();
+    assert_says(&output, 78, &["headgate.toml:2:1"]);
 }
 
 /// Two listeners; reads and writes apart; a backup.

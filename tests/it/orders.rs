@@ -169,6 +169,9 @@ fn an_order_for_what_is_not_there_is_told_what_is() {
         (json!({ "pool": "app", "endpoint": address, "order": "set-weight", "weight": 70000 }), 422, "70000"),
         (json!({ "pool": "app", "endpoint": address, "order": "burn" }), 422, "burn"),
         (json!({ "pool": "app" }), 422, "endpoint"),
+        (json!({ "pool": "app", "endpoint": address, "order": "set-weight", "wieght": 4 }), 422, "wieght"),
+        (json!({ "pool": "app", "endpoint": address, "order": "set-weight" }), 422, "takes a `weight`"),
+        (json!({ "pool": "app", "endpoint": address, "order": "drain", "weight": 4 }), 422, "only `set-weight`"),
     ] {
         let answer = post(&proxy, &order);
         assert_eq!(answer.status, status, "{order}: {}", answer.body);

@@ -287,7 +287,7 @@ pub(super) const SECTIONS: &[Section] = &[
             key(
                 "outage_wait",
                 Default(r#""1s""#),
-                "from the loss of the last usable endpoint on, up to queue.size requests wait for one; 0s: none",
+                "from the first request that finds no usable endpoint on, up to queue.size wait for one; 0s: none",
             ),
             key("max_idle", Default("1024"), "idle connections kept, per endpoint and worker"),
             key("retry_budget.percent", Default("20"), "retries in 10 s, of the requests in that time; 0 to 1000"),
