@@ -19,7 +19,7 @@ use crate::base::clock;
 use crate::config::load::{self, Loaded};
 use crate::config::model::{Config, Name};
 use crate::control::receipts::{Cause, Receipt};
-use crate::control::reload::bind_fault;
+use crate::control::reload::{access_log_fault, bind_fault, listener_fault};
 use crate::control::traffic::FailbackRefused;
 use crate::control::{self, End, Gone, Handle, Setup};
 use crate::server::{listener, worker};
@@ -82,7 +82,7 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     let usable = || std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let count = options.workers.or(config.process.workers.map(|count| count.get())).unwrap_or_else(usable).max(1);
     let access_log = AccessLog::start(&config.access_log)
-        .map_err(|error| anyhow::anyhow!(control::reload::access_log_fault(&config.access_log, &error)))?;
+        .map_err(|error| anyhow::anyhow!(access_log_fault(&config.access_log, &error)))?;
     let carried = Carried::new();
     control::resolve::first_answers(&config, &carried.registry).context("names could not be looked up")?;
     let snapshot = Snapshot::build(1, config.clone(), &carried).map_err(|error| BadConfig(error.to_string()))?;
@@ -91,7 +91,7 @@ pub fn start(options: Options) -> anyhow::Result<Running> {
     let mut sockets = Vec::new();
     for spec in &config.listeners {
         let made = listener::bind(spec.address, count, !config.process.share_ports)
-            .map_err(|error| anyhow::anyhow!(bind_fault(&spec.name, spec.address, &error)))?;
+            .map_err(|error| anyhow::anyhow!(listener_fault(&(spec.name.clone(), spec.address), &error)))?;
         sockets.push((spec.name.clone(), spec.address, made));
     }
     doors.take_place()?;
@@ -205,17 +205,10 @@ struct Doors {
 impl Doors {
     fn open(config: &Config) -> anyhow::Result<Self> {
         let takes_over = config.process.share_ports;
-        let fault = |key: &str, place: &dyn std::fmt::Display, error: &std::io::Error| {
-            let help = match error.kind() {
-                std::io::ErrorKind::AddrInUse => {
-                    "stop who has it, or choose another (to take over from it: process.share_ports)"
-                }
-                _ => "check the address, its directory and rights",
-            };
-            anyhow::anyhow!("{key}: cannot listen on {place}: {error}; {help}")
-        };
+        let fault = |key: &str, address: &Address, error| anyhow::anyhow!(bind_fault(key, address, &error));
         let tcp = |key: &str, address: SocketAddr| {
-            let made = listener::bind(address, 1, !takes_over).map_err(|error| fault(key, &address, &error))?;
+            let made = listener::bind(address, 1, !takes_over);
+            let made = made.map_err(|error| fault(key, &Address::Tcp(address), error))?;
             made.into_iter().next().with_context(|| format!("{key}: {address} gave no socket"))
         };
         let metrics = config.metrics.as_ref().map(|server| tcp("metrics.address", server.address)).transpose()?;
@@ -227,9 +220,9 @@ impl Doors {
                 admin_address = Some(Address::Tcp(listener.local_addr()?));
                 admin = Some(Door::Tcp(listener));
             }
-            Some(Address::Unix(path)) => {
+            Some(address @ Address::Unix(path)) => {
                 let listening = socket::listen(path, takes_over);
-                let (listener, bound) = listening.map_err(|error| fault("admin.address", &path.display(), &error))?;
+                let (listener, bound) = listening.map_err(|error| fault("admin.address", address, error))?;
                 beside = (bound != *path).then_some(bound);
                 admin_address = Some(Address::Unix(path.clone()));
                 admin = Some(Door::Unix(listener, path.clone()));

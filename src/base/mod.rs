@@ -8,6 +8,7 @@ pub mod allocator;
 pub mod base64;
 pub mod boxed;
 pub mod clock;
+pub mod field;
 pub mod flat;
 pub mod host;
 pub mod id;

@@ -13,6 +13,7 @@ use http_cache_semantics::{CacheOptions, CachePolicy};
 use super::directives::{Directives, MAX_SECONDS, seconds};
 use super::usable::{BypassReason, may_use};
 use super::vary;
+use crate::base::field::is_alike;
 use crate::config::model::RouteCache;
 
 /// How long a response may be served without asking the endpoint.
@@ -109,7 +110,7 @@ pub fn may_store(
         return Err(NoStoreReason::Method);
     }
     may_use(method, request, false).map_err(NoStoreReason::Bypass)?;
-    if request.keys().any(|name| OVERRIDE_FIELDS.iter().any(|field| is_alike(field, name.as_str()))) {
+    if request.keys().any(|name| OVERRIDE_FIELDS.iter().any(|own| is_alike(name.as_str(), own))) {
         return Err(NoStoreReason::OverrideField);
     }
     if response.contains_key(header::SET_COOKIE) {
@@ -120,11 +121,6 @@ pub fn may_store(
         return Err(NoStoreReason::Cookie);
     }
     Ok(freshness)
-}
-
-fn is_alike(field: &str, name: &str) -> bool {
-    let same = |(own, other): (u8, u8)| own == other || (own == b'-' && matches!(other, b'_' | b'.'));
-    field.len() == name.len() && field.bytes().zip(name.bytes()).all(same)
 }
 
 /// What the response's own head and the route allow, whoever asked.

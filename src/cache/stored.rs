@@ -10,6 +10,7 @@ use super::directives::Directives;
 use super::freshness::{Freshness, freshness, parse_date};
 use super::status::{CacheStatus, cache_status};
 use super::vary::{self, Selector};
+use crate::base::field;
 use crate::config::model::RouteCache;
 
 /// What one entry costs beside its bytes: the map's slot, the shared pointers, this struct.
@@ -286,11 +287,9 @@ impl Stored {
 /// The fields that do not end with the hop they came by.
 fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
-    for line in headers.get_all(header::CONNECTION) {
-        for name in line.as_bytes().split(|byte| *byte == b',') {
-            if let Ok(name) = HeaderName::from_bytes(name.trim_ascii()) {
-                kept.remove(name);
-            }
+    for name in field::list(headers, &header::CONNECTION) {
+        if let Ok(name) = HeaderName::from_bytes(name) {
+            kept.remove(name);
         }
     }
     for name in &NOT_STORED {

@@ -5,6 +5,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, Method};
 
 use super::directives::Directives;
+use crate::base::field;
 
 /// Why a request goes past the cache: nothing is looked up for it and nothing stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,13 +87,11 @@ pub fn may_use(method: &Method, headers: &HeaderMap, has_body: bool) -> Result<(
 
 /// Whether `Connection` names anything but options of the connection itself (RFC 9110 §7.6.1).
 fn names_fields(headers: &HeaderMap) -> bool {
-    let tokens =
-        headers.get_all(header::CONNECTION).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
     let is_option = |token: &[u8]| {
         let options: [&[u8]; 4] = [b"close", b"keep-alive", b"te", b""];
         options.iter().any(|option| token.eq_ignore_ascii_case(option))
     };
-    tokens.map(<[u8]>::trim_ascii).any(|token| !is_option(token))
+    field::list(headers, &header::CONNECTION).any(|token| !is_option(token))
 }
 
 /// Whether the client takes nothing but a stored response; 504 where there is none (RFC 9111 §5.2.1.7).

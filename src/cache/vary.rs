@@ -4,6 +4,7 @@ use http::HeaderMap;
 use http::header::{HeaderName, VARY};
 
 use super::freshness::NoStoreReason;
+use crate::base::field;
 
 /// Names a response may vary on. More than that is never the same twice.
 const MAX_NAMES: usize = 16;
@@ -23,14 +24,12 @@ pub(super) struct Selector {
 /// The names in all `Vary` lines, sorted, each once.
 pub(super) fn names(response: &HeaderMap) -> Result<Vec<HeaderName>, NoStoreReason> {
     let mut names = Vec::new();
-    for line in response.get_all(VARY) {
-        for name in line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-            match name {
-                b"" => {}
-                b"*" => return Err(NoStoreReason::VaryAny),
-                own if OWN.iter().any(|name| own.eq_ignore_ascii_case(name)) => return Err(NoStoreReason::VaryAny),
-                name => names.push(HeaderName::from_bytes(name).map_err(|_| NoStoreReason::VaryInvalid)?),
-            }
+    for name in field::list(response, &VARY) {
+        match name {
+            b"" => {}
+            b"*" => return Err(NoStoreReason::VaryAny),
+            own if OWN.iter().any(|name| own.eq_ignore_ascii_case(name)) => return Err(NoStoreReason::VaryAny),
+            name => names.push(HeaderName::from_bytes(name).map_err(|_| NoStoreReason::VaryInvalid)?),
         }
     }
     names.sort_unstable_by(|left, right| left.as_str().cmp(right.as_str()));

@@ -24,9 +24,8 @@ impl Answer {
         let Self { status, body, from } = self;
         match (status, body["error"].as_str()) {
             (200, _) if body.get(field).is_some() => Ok(body),
-            (200, _) => bail!("{from} answers, but is no admin API of headgate: see admin.address in its config"),
-            (_, Some(error)) => bail!("{error}"),
-            _ => bail!("{from} answers {status} and is no admin API of headgate: see admin.address in its config"),
+            (201.., Some(error)) => bail!("{error}"),
+            _ => bail!("{from} answers {status}, but is no admin API of headgate: see admin.address in its config"),
         }
     }
 }

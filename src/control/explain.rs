@@ -159,7 +159,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question, now: Instant) -> Result
         headers: &headers,
         client_ip,
     };
-    let input = DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes };
+    let input = DecideInput::of(snapshot);
     let mut answer = Explanation {
         generation: snapshot.generation,
         listener: snapshot.listener(listener).map(|found| found.spec.name.to_string()).unwrap_or_default(),

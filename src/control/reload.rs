@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use tokio::sync::mpsc;
 
+use crate::base::address::Address;
 use crate::base::clock;
 use crate::config::diagnostic::Severity;
 use crate::config::diff::diff;
@@ -152,8 +153,7 @@ impl Reloader {
                 continue;
             }
             let prove_free = !config.process.share_ports && !ours.contains(&key.1.port());
-            let sockets =
-                (self.setup.bind)(key.1, workers, prove_free).map_err(|error| bind_fault(&key.0, key.1, &error))?;
+            let sockets = (self.setup.bind)(key.1, workers, prove_free).map_err(|error| listener_fault(key, &error))?;
             new.bound.push((key.clone(), sockets));
         }
         new.gone = gone.into_iter().cloned().collect();
@@ -296,18 +296,24 @@ pub fn access_log_fault(settings: &AccessLog, error: &io::Error) -> String {
 }
 
 /// Why a listener has no socket, and what to do.
-pub fn bind_fault(listener: &str, address: SocketAddr, error: &io::Error) -> String {
-    let help = match error.kind() {
-        io::ErrorKind::AddrInUse => {
+pub fn listener_fault((name, address): &SocketKey, error: &io::Error) -> String {
+    bind_fault(&format!("listeners.{name}"), &Address::Tcp(*address), error)
+}
+
+/// Why there is no socket for a `key` of the config, and what to do.
+pub fn bind_fault(key: &str, address: &Address, error: &io::Error) -> String {
+    let help = match (error.kind(), address) {
+        (io::ErrorKind::AddrInUse, _) => {
             "another process listens there: stop it, or choose another port (to take over from it: process.share_ports)"
         }
-        io::ErrorKind::PermissionDenied => {
+        (_, Address::Unix(_)) => "check its directory and rights",
+        (io::ErrorKind::PermissionDenied, _) => {
             "ports below 1024 need the right to bind them: choose a higher one, or give CAP_NET_BIND_SERVICE"
         }
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address: use one of its own, or 0.0.0.0",
+        (io::ErrorKind::AddrNotAvailable, _) => "this machine has no such address: use one of its own, or 0.0.0.0",
         _ => "check the address",
     };
-    format!("listeners.{listener}: cannot listen on {address}: {error}; {help}")
+    format!("{key}: cannot listen on {address}: {error}; {help}")
 }
 
 #[cfg(test)]

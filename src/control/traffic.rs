@@ -164,7 +164,7 @@ pub(super) fn instead(snapshot: &Snapshot, pool: &Pool, now: Instant) -> String 
         true => ("are tried on endpoints that are not usable", Standing::Unknown),
         false => ("get 503", Standing::Ejected),
     };
-    let is_this = |index: PoolIndex| snapshot.pool(index).spec.name == pool.spec.name;
+    let is_this = |index: PoolIndex| std::ptr::eq(snapshot.pool(index), pool);
     let (mut targets, mut others): (Vec<&Pool>, bool) = (Vec::new(), false);
     for route in &snapshot.config.routes {
         match &route.action {

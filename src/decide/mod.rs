@@ -15,6 +15,7 @@ use crate::config::model::{
 };
 use crate::route::table::{RequestView, RouteTable, captures};
 use crate::route::{path, split, template};
+use crate::snapshot::Snapshot;
 
 /// What a decision is made from.
 #[derive(Clone, Copy)]
@@ -23,6 +24,13 @@ pub struct DecideInput<'s> {
     pub listeners: &'s [Arc<Listener>],
     /// The route table.
     pub routes: &'s RouteTable,
+}
+
+impl<'s> DecideInput<'s> {
+    /// What traffic under `snapshot` is decided from.
+    pub fn of(snapshot: &'s Snapshot) -> Self {
+        Self { listeners: &snapshot.config.listeners, routes: &snapshot.routes }
+    }
 }
 
 /// What is done with a request.

@@ -121,14 +121,14 @@ impl Forward<'_> {
         if length.is_some_and(|length| length > limit) {
             return Err(Reason::BodyTooLarge);
         }
-        let body = ClientBody::new(
+        let body = ClientBody {
             incoming,
             limit,
-            self.idle_timer(self.listener.timeouts.body),
-            self.end(ledger),
-            meter.clone(),
-            self.connection.clone(),
-        );
+            idle: self.idle_timer(self.listener.timeouts.body),
+            end: self.end(ledger),
+            meter: meter.clone(),
+            connection: self.connection.clone(),
+        };
         let retry = &self.plan.route.retry;
         let most = retry.body.bytes();
         let rooms = Rooms::new(self.worker, self.snapshot.config.process.held_bodies.bytes());
@@ -271,8 +271,7 @@ impl Forward<'_> {
             return;
         }
         let get = RequestView { method: &Method::GET, ..ledger.view(request) };
-        let input = DecideInput { listeners: &self.snapshot.config.listeners, routes: &self.snapshot.routes };
-        let reads = match decide::decide(&input, &get) {
+        let reads = match decide::decide(&DecideInput::of(self.snapshot), &get) {
             Decision::Forward(plan) if plan.index != self.plan.index => Some(plan.route),
             _ => None,
         };

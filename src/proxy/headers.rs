@@ -7,6 +7,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use smallvec::SmallVec;
 
+use crate::base::field::{begins_alike, is_alike};
 use crate::config::model::{HeaderEdits, Scheme};
 use crate::proxy::admit::{BodyLength, Fields};
 
@@ -221,15 +222,9 @@ fn owned(name: &HeaderName) -> Option<Spelling> {
     if name == FORWARDED.as_str() {
         return Some(Spelling::Own);
     }
-    let begins_alike = |owned: &str| name.len() >= owned.len() && owned.bytes().zip(name.bytes()).all(is_alike);
     let is_owned = matches!(name.as_bytes(), [b'x', b'-' | b'_' | b'.', ..])
-        && (begins_alike(OWNED_PREFIX) || OWNED.iter().any(|owned| owned.len() == name.len() && begins_alike(owned)));
+        && (begins_alike(name, OWNED_PREFIX) || OWNED.iter().any(|owned| is_alike(name, owned)));
     is_owned.then(|| if name.contains(['_', '.']) { Spelling::Alias } else { Spelling::Own })
-}
-
-/// Whether an application may take the second letter of a field's name for the first.
-fn is_alike((own, other): (u8, u8)) -> bool {
-    own == other || (own == b'-' && matches!(other, b'_' | b'.'))
 }
 
 fn asks_for_trailers(headers: &HeaderMap) -> bool {

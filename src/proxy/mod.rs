@@ -130,10 +130,7 @@ async fn answer_to(
     }
     #[cfg(debug_assertions)]
     sabotage::request();
-    let decision = {
-        let input = DecideInput { listeners: &snapshot.config.listeners, routes: &snapshot.routes };
-        decide(&input, &ledger.view(parts))
-    };
+    let decision = { decide(&DecideInput::of(&snapshot), &ledger.view(parts)) };
     match decision {
         Decision::HttpsRedirect { location } => answer::redirect(StatusCode::PERMANENT_REDIRECT, &location, ledger),
         Decision::NoRoute => answer::refusal(Reason::NoRoute, ledger),

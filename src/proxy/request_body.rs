@@ -51,28 +51,18 @@ pub enum RequestBody {
 
 /// A client's body, passed on as it comes.
 pub struct ClientBody {
-    incoming: Incoming,
-    limit: u64,
-    idle: IdleTimer,
+    pub(super) incoming: Incoming,
+    /// The most that it may come to, in bytes.
+    pub(super) limit: u64,
+    pub(super) idle: IdleTimer,
     /// The request's total time ends here.
-    end: Instant,
-    meter: Rc<BodyMeter>,
-    connection: Rc<ConnectionInfo>,
+    pub(super) end: Instant,
+    pub(super) meter: Rc<BodyMeter>,
+    /// That it comes on.
+    pub(super) connection: Rc<ConnectionInfo>,
 }
 
 impl ClientBody {
-    /// Of a request on `connection`.
-    pub(super) fn new(
-        incoming: Incoming,
-        limit: u64,
-        idle: IdleTimer,
-        end: Instant,
-        meter: Rc<BodyMeter>,
-        connection: Rc<ConnectionInfo>,
-    ) -> Self {
-        Self { incoming, limit, idle, end, meter, connection }
-    }
-
     /// The next piece, and what the conductor is to know of it.
     pub(super) fn poll_metered(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reason>>> {
         let frame = ready!(self.poll_next(context));

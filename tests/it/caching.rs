@@ -20,6 +20,15 @@ fn is_hit(answer: &Answer) -> bool {
     answer.header("cache-status").is_some_and(|status| status.contains("headgate; hit"))
 }
 
+/// The page that was stored is another after a write.
+fn assert_made_new(proxy: &Proxy, method: &str) {
+    let before = ask(proxy, "").body;
+    assert_eq!(ask(proxy, "").body, before);
+    let write = format!("{method} /a HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx");
+    exchange(proxy.address(), write).expect("an answer");
+    assert_ne!(ask(proxy, "").body, before);
+}
+
 /// The endpoint did not see the field that the response was then stored under.
 #[test]
 fn a_field_that_connection_takes_away_poisons_no_variant() {
@@ -52,10 +61,7 @@ fn a_write_that_answers_with_a_redirect_makes_the_page_new() {
         false => answer("cache-control: max-age=60\r\n", &number.to_string()),
     });
     let proxy = cached(&origin, "");
-    let before = ask(&proxy, "").body;
-    assert_eq!(ask(&proxy, "").body, before);
-    exchange(proxy.address(), "POST /a HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").expect("an answer");
-    assert_ne!(ask(&proxy, "").body, before);
+    assert_made_new(&proxy, "POST");
 }
 
 #[test]
@@ -63,10 +69,7 @@ fn a_write_by_another_route_makes_the_page_new() {
     let origin = Origin::scripted(|_, number| answer("cache-control: max-age=60\r\n", &number.to_string()));
     let text = Proxy::text(&[origin.address], "", "", "match.method = [\"GET\"]\ncache.zone = \"main\"");
     let proxy = Proxy::start(&format!("{text}\n[routes.writes]\nmatch.path = \"/*\"\npool = \"app\"\n"));
-    let before = ask(&proxy, "").body;
-    assert_eq!(ask(&proxy, "").body, before);
-    exchange(proxy.address(), "PUT /a HTTP/1.1\r\nhost: a\r\ncontent-length: 1\r\n\r\nx").expect("an answer");
-    assert_ne!(ask(&proxy, "").body, before);
+    assert_made_new(&proxy, "PUT");
 }
 
 /// The client got the 304, and so did everybody after it.

@@ -12,6 +12,8 @@ use http_body::{Frame, SizeHint};
 use hyper::ext::ReasonPhrase;
 use smallvec::SmallVec;
 
+use crate::base::field;
+
 /// Fields that a head, or the trailers, may have.
 const MOST_FIELDS: usize = 100;
 /// Room for what is added to them on their way, also to each copy that the cache gives out.
@@ -123,9 +125,7 @@ pub fn take_head(input: &mut BytesMut, to_head: bool) -> Result<Option<Head>, Ma
 
 /// RFC 9112 §9.3.
 fn persists(headers: &HeaderMap) -> bool {
-    let fields = headers.get_all(CONNECTION).iter();
-    let mut options = fields.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    !options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
+    !field::list(headers, &CONNECTION).any(|option| option.eq_ignore_ascii_case(b"close"))
 }
 
 /// Where the body ends (RFC 9112 §6.3).
@@ -162,12 +162,12 @@ fn one_length(headers: &mut HeaderMap) -> Result<Option<u64>, Malformed> {
         }
         return Ok(Some(length));
     }
-    let all = headers.get_all(CONTENT_LENGTH).iter();
-    let mut numbers = all.flat_map(|value| value.as_bytes().split(|&byte| byte == b',')).map(<[u8]>::trim_ascii);
+    let mut numbers = field::list(headers, &CONTENT_LENGTH);
     let length = numbers.next().and_then(number).ok_or(Malformed::Framing)?;
     if numbers.any(|other| number(other) != Some(length)) {
         return Err(Malformed::Framing);
     }
+    drop(numbers);
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     Ok(Some(length))
 }
